@@ -167,7 +167,9 @@ BAD_FILES = {
     "a header that is no JSON": header(b"{'a': __import__('os')}"),
     "a header that is a list": header([1, 2]),
     "data beyond the end": header({"x": {"dtype": "F64", "shape": [2], "data_offsets": [0, 16]}}, bytes(8)),
-    "a shape that overflows": header({"x": {"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, bytes(8)),
+    "a shape that overflows": header(
+        {"x": {"dtype": "F64", "shape": [2**40, 2**40], "data_offsets": [0, 8]}}, bytes(8)
+    ),
     "a negative shape": header({"x": {"dtype": "F64", "shape": [-1], "data_offsets": [0, 8]}}, bytes(8)),
     "tensors that overlap": header({"x": ONE, "y": ONE}, bytes(8)),
     "an unknown dtype": header({"x": ONE | {"dtype": "OBJECT"}}, bytes(8)),
