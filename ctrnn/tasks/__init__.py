@@ -1,0 +1,11 @@
+"""Tasks: batches of trials whose events live in physical time, so that the same trials exist at any dt."""
+
+from .context import ContextIntegration as ContextIntegration
+from .delayed_match import DelayedMatch as DelayedMatch
+from .digits import DigitStrings as DigitStrings
+from .flipflop import FlipFlop as FlipFlop
+from .labels import best_path as best_path
+from .labels import edit_distance as edit_distance
+from .sine import SineGeneration as SineGeneration
+from .trials import Task as Task
+from .trials import Trials as Trials

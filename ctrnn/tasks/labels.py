@@ -1,0 +1,39 @@
+"""From frame-wise label scores to label strings, and how wrong they are. Strings are rows padded at the end with -1."""
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def best_path(
+    scores: Float[Tensor, "time batch label"], lengths: Int[Tensor, "batch"] | None = None, blank: int = 0
+) -> Int[Tensor, "batch string"]:
+    """The likeliest label at each sample, repetitions merged, blanks dropped.
+
+    Best-path decoding of CTC outputs (Graves, Fernandez, Gomez & Schmidhuber 2006); it need not find the likeliest
+    string. Samples from `lengths` on are not read.
+    """
+    path = scores.argmax(-1)
+    previous = torch.cat([torch.full_like(path[:1], blank), path[:-1]])
+    keep = (path != blank) & (path != previous)
+    if lengths is not None:
+        keep &= torch.arange(len(path), device=path.device)[:, None] < lengths
+    place = keep.cumsum(0)
+    strings = path.new_full((path.shape[1], int(place[-1].max())), -1)
+    sample, row = keep.nonzero(as_tuple=True)
+    strings[row, place[sample, row] - 1] = path[sample, row]
+    return strings
+
+
+def edit_distance(a: Int[Tensor, "batch a"], b: Int[Tensor, "batch b"]) -> Int[Tensor, "batch"]:
+    """Fewest insertions, deletions and substitutions from each row of `a` to the row of `b` (Levenshtein 1966)."""
+    a_lengths, b_lengths = (a >= 0).sum(1), (b >= 0).sum(1)
+    column = torch.arange(a.shape[1] + 1, device=a.device)
+    row = column.expand(len(a), -1)  # row[j] after i labels of b: distance from a[:j] to b[:i]
+    for i in range(b.shape[1]):
+        replaced = torch.minimum(row[:, 1:] + 1, row[:, :-1] + (a != b[:, i : i + 1]))
+        best = torch.cat([row[:, :1] + 1, replaced], 1)
+        # min over k <= j of best[k] + (j - k): all runs of dropped labels of a at once.
+        best = (best - column).cummin(1).values + column
+        row = torch.where((i < b_lengths)[:, None], best, row)
+    return row.gather(1, a_lengths[:, None])[:, 0]
