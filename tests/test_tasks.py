@@ -17,6 +17,7 @@ from ctrnn.tasks import (
     DigitStrings,
     FlipFlop,
     SineGeneration,
+    Task,
     best_path,
     edit_distance,
 )
@@ -58,6 +59,14 @@ def assert_same_trials(a, b):
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert torch.equal(ours[name], theirs[name]), name
+
+
+@every_task
+def test_every_task_fulfils_the_protocol_with_its_defaults_and_is_a_value(task):
+    assert isinstance(task, Task)
+    assert type(task)() == type(task)()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        task.n_in = 1
 
 
 @every_task

@@ -62,7 +62,7 @@ class DelayedMatch:
             check_dt(dt, getattr(self, name), f"the {name} period")
         check_dt(dt, self.response - self.grace, "the scored part of the response period")
 
-        match = uniform(0, 1, (batch,), generator) < self.p_match
+        match = uniform(0.0, 1.0, (batch,), generator) < self.p_match
         sample = integers(0, self.n_stimuli - 1, (batch,), generator)
         other = (sample + integers(1, self.n_stimuli - 1, (batch,), generator)) % self.n_stimuli
         test = torch.where(match, sample, other)

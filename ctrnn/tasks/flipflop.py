@@ -59,7 +59,7 @@ class FlipFlop:
         generator, dtype = source(batch, generator), dtype_or_default(dtype)
         check_dt(dt, self.pulse, "the pulse")
         shape = (batch, self.bits, math.ceil(self.duration / self.pulse))  # more pulses than fit in a trial
-        pauses = -self.interval * torch.log1p(-uniform(0, 1, shape, generator))
+        pauses = -self.interval * torch.log1p(-uniform(0.0, 1.0, shape, generator))
         sign = signs(shape, generator)
 
         onset = pauses.cumsum(-1) + self.pulse * torch.arange(shape[-1], dtype=torch.float64)

@@ -18,7 +18,7 @@ def samples(stop: Float64[Tensor, "*batch"], dt: float) -> Int[Tensor, "*batch"]
     return torch.ceil(stop / dt - SLACK).long()
 
 
-def nodes(dt: float, steps: int, like: Tensor) -> Float64[Tensor, "steps+1 ..."]:
+def nodes(dt: float, steps: int, like: Tensor) -> Float64[Tensor, "node ..."]:
     """t_0 ... t_steps, shaped to broadcast against `like` behind the time axis."""
     t = dt * torch.arange(steps + 1, dtype=torch.float64, device=like.device)
     return t.reshape(-1, *[1] * like.ndim)
@@ -34,7 +34,7 @@ def inside(period: Float64[Tensor, "2 *event"], dt: float, steps: int) -> Bool[T
 def box(period: Float64[Tensor, "2 *event"], dt: float, steps: int) -> Float64[Tensor, "steps *event"]:
     """Interval means of the input that is 1 in the period and 0 outside: its area is kept at every dt."""
     start, stop = period / dt  # counted in steps, so that an interval inside the period gets exactly 1
-    k = nodes(1, steps, start)
+    k = nodes(1.0, steps, start)
     return (torch.minimum(k[1:], stop) - torch.maximum(k[:-1], start)).clamp(min=0)
 
 

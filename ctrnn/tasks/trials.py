@@ -1,7 +1,7 @@
 """What a task hands out, and the scores that every task shares."""
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Float64, Int, Num
@@ -43,6 +43,7 @@ class Trials(NamedTuple):
         )
 
 
+@runtime_checkable
 class HasOutputs(Protocol):
     """Anything with outputs `ys (time, *batch, n_out)`: a `Trajectory`, or a network of the user's own."""
 
@@ -56,6 +57,7 @@ class Outputs(NamedTuple):
     ys: Float[Tensor, "time *batch n_out"]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What `learning.fit` and the scenarios ask of a task. Any object with these members is one."""
 
