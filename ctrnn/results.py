@@ -166,12 +166,12 @@ def version(distribution: str = "ctrnn-sim") -> str:
 
 def claims_table(claims: Sequence[Claim]) -> Table:
     """The claims as a table for a terminal."""
-    table = Table("", "claim", "kind", "measured", "expected", "source", title="Claims")
+    table = Table("", "claim", "kind", "measured", "expected", title="Claims", show_lines=True)
     for claim in claims:
         mark = Text("holds", "green") if claim.holds else Text("fails", "red" if claim.kind == "exact" else "yellow")
+        text = Text.assemble(claim.text, "\n", (claim.source, "dim"))
         tolerance = f" ± {claim.tolerance:g}" if claim.tolerance else ""
-        cells = (claim.text, claim.kind, _short(claim.measured), _short(claim.expected) + tolerance, claim.source)
-        table.add_row(mark, *map(Text, cells))
+        table.add_row(mark, text, *map(Text, (claim.kind, _short(claim.measured), _short(claim.expected) + tolerance)))
     return table
 
 

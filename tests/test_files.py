@@ -202,7 +202,7 @@ def test_a_file_cut_anywhere_is_refused(tmp_path):
 
 
 @given(st.binary(max_size=300) | st.binary(max_size=300).map(header))
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_random_bytes_are_refused(tmp_path, content):
     path = tmp_path / "t"
     path.write_bytes(content)
@@ -211,7 +211,7 @@ def test_random_bytes_are_refused(tmp_path, content):
 
 
 @given(st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_a_file_with_one_byte_changed_is_read_or_refused_but_never_worse(tmp_path, data):
     path = tmp_path / "t"
     write_tensors(path, {"x": torch.ones(3), "y": torch.ones(2, 2)}, {"a": 1})

@@ -146,6 +146,27 @@ def test_progress_is_silent_from_python(capsys):
     assert capsys.readouterr() == ("", "")
 
 
+def working(*, quick: bool = False, seed: int = 0) -> Result:
+    report = progress(2, "training the stub")
+    report(1)
+    report(2)
+    return result(HOLDS)
+
+
+def test_progress_draws_a_bar_on_stderr_for_a_command_on_a_terminal_and_only_there(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert execute(working, []) == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert execute(working, []) == 0
+    out, err = capsys.readouterr()
+    assert "training the stub" in err
+    assert "training the stub" not in out
+    progress(2, "after the command")(1)
+    assert capsys.readouterr().err == ""
+
+
 def stub(*, quick: bool = False, seed: int = 0) -> Result:
     return result(HOLDS)
 
