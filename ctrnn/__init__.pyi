@@ -1,0 +1,45 @@
+# A public name is one line here: the type checker reads it, and __init__.py imports it on first use.
+from . import analysis as analysis
+from . import init as init
+from . import learning as learning
+from . import models as models
+from . import plots as plots
+from . import solvers as solvers
+from . import tasks as tasks
+from ._integrate import integrate as integrate
+from .adjoints import Adjoint as Adjoint
+from .adjoints import Backprop as Backprop
+from .drive import Cubic as Cubic
+from .drive import Drive as Drive
+from .drive import Function as Function
+from .drive import Held as Held
+from .drive import Linear as Linear
+from .drive import Silence as Silence
+from .dynamics import Model as Model
+from .dynamics import Relaxation as Relaxation
+from .dynamics import wrap as wrap
+from .errors import IntegrationError as IntegrationError
+from .errors import MaxStepsReached as MaxStepsReached
+from .errors import NonFiniteState as NonFiniteState
+from .errors import StepSizeUnderflow as StepSizeUnderflow
+from .solvers import RK4 as RK4
+from .solvers import Bosh3 as Bosh3
+from .solvers import Dopri5 as Dopri5
+from .solvers import Euler as Euler
+from .solvers import ExponentialEuler as ExponentialEuler
+from .solvers import Heun as Heun
+from .solvers import Iterate as Iterate
+from .solvers import Midpoint as Midpoint
+from .solvers import Solver as Solver
+from .solvers import Step as Step
+from .solvers import Tsit5 as Tsit5
+from .steps import Adaptive as Adaptive
+from .steps import At as At
+from .steps import Every as Every
+from .steps import Fixed as Fixed
+from .steps import Last as Last
+from .trajectory import Stats as Stats
+from .trajectory import Status as Status
+from .trajectory import Trajectory as Trajectory
+
+__version__: str

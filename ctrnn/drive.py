@@ -1,0 +1,202 @@
+"""What drives a network, defined over intervals of time and not at points.
+
+A step lies within one interval and all its stages, those at its two ends included, see that interval's drive; an integrator that asked for u at a point would find the
+next interval's value at the end of each step, and RK4 would fall to first order.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+class Intervals(NamedTuple):
+    """Consecutive stretches of time: numbers, or Tensors () or (*batch,) where a gradient or each sample's own times are wanted."""
+
+    start: list[Any]
+    length: list[Any]
+
+
+class Piece(NamedTuple):
+    """u over one step as a polynomial in the fraction s of its interval; called with the fraction c of the step, s = begin + c * width."""
+
+    coefficients: tuple[Tensor, ...]
+    begin: Any
+    width: Any
+
+    def __call__(self, c: float) -> Tensor:
+        s = self.begin + c * self.width
+        value = self.coefficients[-1]
+        for coefficient in self.coefficients[-2::-1]:
+            value = coefficient + (s.to(value.dtype) if isinstance(s, Tensor) else s) * value
+        return value
+
+
+@dataclass(frozen=True, eq=False)
+class Drive:
+    """The drive of a run; `Held`, `Linear`, `Cubic`, `Silence` and `Function` are the ones there are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Silence(Drive):
+    """u = 0 at all times."""
+
+
+@dataclass(frozen=True, eq=False)
+class Function(Drive):
+    """u(t) = fn(t), where t is a 0-d Tensor, or (*batch, 1) when each sample has its own time; fn returns (*batch, n_in) or (n_in,).
+
+    `jumps` are the times at which fn is not continuous; steps are placed on them, and fn is taken as continuous from both sides between two of them.
+    """
+
+    fn: Callable[[Tensor], Tensor]
+    jumps: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not callable(self.fn):
+            raise TypeError(f"Function needs a callable u(t), got {type(self.fn).__name__}.")
+        if list(self.jumps) != sorted(set(self.jumps)):
+            raise ValueError(f"Function.jumps must increase strictly, got {self.jumps}.")
+
+
+@dataclass(frozen=True, eq=False)
+class Sampled(Drive):
+    """Common part of the drives that are given as samples on a grid of times."""
+
+    us: Float[Tensor, "time *batch input"]
+    dt: float | None = None
+    edges: Tensor | None = None
+    lengths: Int[Tensor, "*batch"] | None = None
+    t0: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check_samples(self)
+
+    @property
+    def count(self) -> int:
+        """How many intervals there are."""
+        raise NotImplementedError
+
+    @property
+    def coefficients(self) -> tuple[Tensor, ...]:
+        """Coefficients of the polynomial on each interval, lowest power first, each (interval, *batch, input)."""
+        raise NotImplementedError
+
+    @property
+    def intervals(self) -> Intervals:
+        """Where the intervals start and how long they are; dt as given, never a difference of times."""
+        if self.dt is not None:
+            return Intervals([self.t0 + k * self.dt for k in range(self.count)], [self.dt] * self.count)
+        assert self.edges is not None
+        edges = self.edges.to(torch.float64)
+        if edges.ndim > 1 or edges.requires_grad:
+            return Intervals(list(edges[:-1].unbind(0)), list(edges.diff(dim=0).unbind(0)))
+        times = edges.tolist()
+        return Intervals(times[:-1], [b - a for a, b in zip(times[:-1], times[1:], strict=True)])
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Sampled):
+    """u(t) = us[k] on (t_k, t_{k+1}]: the zero-order hold, as in torch.nn.RNN, where us[k] produces xs[k].
+
+    Args:
+        us: samples (time, *batch, n_in).
+        dt: how long each is held; or
+        edges: the time + 1 times between which they are held, (time + 1,) or (time + 1, *batch) for times of each sample's own. A gradient reaches them.
+        lengths: how many samples of us each sequence has, (*batch,); a finished sequence keeps its state.
+        t0: time at which us[0] begins, with `dt`.
+    """
+
+    @property
+    def count(self) -> int:
+        return self.us.shape[0]
+
+    @property
+    def coefficients(self) -> tuple[Tensor, ...]:
+        return (self.us,)
+
+
+@dataclass(frozen=True, eq=False)
+class Linear(Sampled):
+    """u(t) = us[k] + s (us[k+1] - us[k]): straight between nodes; T nodes make T - 1 intervals and xs[0] is x0.
+
+    `dt` is the time between nodes, or `edges` holds the T node times.
+    """
+
+    @property
+    def count(self) -> int:
+        return self.us.shape[0] - 1
+
+    @property
+    def coefficients(self) -> tuple[Tensor, ...]:
+        return self.us[:-1], self.us.diff(dim=0)
+
+
+@dataclass(frozen=True, eq=False)
+class Cubic(Linear):
+    """Cubic Hermite with backward differences (Morrill et al. 2021): the slope at a node is that of the interval before it, so no node looks ahead."""
+
+    @property
+    def coefficients(self) -> tuple[Tensor, ...]:
+        rise = self.us.diff(dim=0)
+        length = self.intervals.length
+        ratio = [1.0, *[after / before for before, after in zip(length[:-1], length[1:], strict=True)]]
+        before = torch.cat([rise[:1], rise[:-1]])
+        scale = [
+            r if isinstance(r, Tensor) else torch.tensor(r, dtype=torch.float64, device=rise.device) for r in ratio
+        ]
+        slope = before * torch.stack(torch.broadcast_tensors(*scale)).reshape(
+            len(ratio), *scale[-1].shape, *[1] * (rise.ndim - 1 - scale[-1].ndim)
+        ).to(rise)
+        return self.us[:-1], slope, 2 * (rise - slope), slope - rise
+
+
+def _check_samples(drive: Sampled) -> None:
+    name, us = type(drive).__name__, drive.us
+    if not isinstance(us, Tensor) or not us.is_floating_point():
+        raise TypeError(
+            f"{name} needs us as a floating-point Tensor, got {getattr(us, 'dtype', type(us).__name__)}: convert it with .float() or .double()."
+        )
+    if us.ndim < 2:
+        raise ValueError(f"{name} needs us of shape (time, *batch, n_in), got {tuple(us.shape)}.")
+    if drive.count < 1:
+        raise ValueError(
+            f"{name} has no interval: us has {us.shape[0]} samples along time; at least {1 + us.shape[0] - drive.count} are needed."
+        )
+    if (drive.dt is None) == (drive.edges is None):
+        raise ValueError(
+            f"{name} needs either dt or edges, {'both were' if drive.dt is not None else 'neither was'} given."
+        )
+    if drive.dt is not None and not 0 < drive.dt < float("inf"):
+        raise ValueError(f"{name}: dt must be positive and finite, got {drive.dt}.")
+    if drive.edges is not None:
+        _check_edges(name, drive.edges, drive.count, us.shape[1:-1])
+    if drive.lengths is not None:
+        _check_lengths(name, drive.lengths, drive.count, us.shape[1:-1])
+
+
+def _check_edges(name: str, edges: Tensor, count: int, batch: torch.Size) -> None:
+    if edges.shape not in ((count + 1,), (count + 1, *batch)):
+        raise ValueError(
+            f"{name}: edges must have shape ({count + 1},) or {(count + 1, *batch)} for {count} intervals, got {tuple(edges.shape)}."
+        )
+    steps = edges.detach().diff(dim=0)
+    if not bool(torch.isfinite(edges.detach()).all()) or not bool((steps > 0).all()):
+        where = int((~(steps > 0)).reshape(count, -1).any(-1).nonzero()[0]) if bool((~(steps > 0)).any()) else 0
+        raise ValueError(
+            f"{name}: edges must be finite and increase strictly; edge {where + 1} does not follow edge {where}. Sort them and drop repeated times."
+        )
+
+
+def _check_lengths(name: str, lengths: Tensor, count: int, batch: torch.Size) -> None:
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"{name}: lengths counts samples and must be an integer Tensor, got {lengths.dtype}.")
+    if lengths.shape != batch:
+        raise ValueError(f"{name}: lengths must have the batch shape {tuple(batch)}, got {tuple(lengths.shape)}.")
+    if bool(((lengths < 0) | (lengths > count)).any()):
+        raise ValueError(
+            f"{name}: lengths must lie between 0 and the {count} intervals of the drive, got {int(lengths.min())} to {int(lengths.max())}."
+        )

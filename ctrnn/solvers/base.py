@@ -1,0 +1,110 @@
+"""What a solver is: a value that makes one step, and the step itself as a module."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+from torch import Tensor, nn
+
+from ctrnn import _tree as tree
+from ctrnn._types import Input, Scalar, State
+from ctrnn.dynamics import Model, Relaxation
+from ctrnn.steps import Adaptive
+
+
+def value(u: Input, c: float) -> Any:
+    """The drive at the fraction c of the step."""
+    return u(c) if callable(u) else u
+
+
+def advance(x: State, dt: Scalar, slope: State) -> State:
+    """x + dt * slope, for one dt or one per sample."""
+    return tree.map(lambda a, k: a + tree.per_leaf(dt, a) * k, x, slope)
+
+
+@dataclass(frozen=True)
+class Solver:
+    """One step of a method: no arguments, no memory, printable, hashable, picklable."""
+
+    order: ClassVar[int]
+    error_order: ClassVar[int | None] = None
+    stiff: ClassVar[bool] = False
+    own_steps: ClassVar[bool] = False  # chooses its own steps inside those it is given
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the vector field or target in one step."""
+        return 1
+
+    def with_tolerances(self, steps: Adaptive) -> "Solver":
+        """The solver that meets these tolerances inside each of its steps, where it has steps of its own."""
+        del steps
+        return self
+
+    def prepare(self, model: Model, dt: Scalar) -> Any:
+        """What a step of length dt needs that does not depend on the state; the loop computes it once for each dt."""
+        del model, dt
+        return None
+
+    def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
+        """The state at t + dt from the state x at t."""
+        raise NotImplementedError
+
+    def diffusion(self, prepared: Any) -> Any:
+        """Standard deviation of the noise of one step over that of the stationary state, one per part of the state."""
+        del prepared
+        raise ValueError(f"noise is integrated by Euler, ExponentialEuler and Iterate on a Relaxation, not by {self}.")
+
+
+class Attempt(NamedTuple):
+    """A step that may be rejected: the state at its end, its estimated error and what dense output needs."""
+
+    x: State
+    error: State
+    slopes: tuple[State, ...]
+    last: State | None  # slope at the end of the step, where the method evaluates it anyway
+
+
+@dataclass(frozen=True)
+class EmbeddedSolver(Solver):
+    """A solver with an error estimate and dense output, fit for adaptive steps."""
+
+    starts_with_slope: ClassVar[bool] = True  # the first of the slopes is that of the state at the start
+
+    def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
+        """A step with its error; `first` is the slope at its start when it is known."""
+        raise NotImplementedError
+
+    def interpolate(
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+    ) -> State:
+        """The state at the fraction theta (*batch, 1) of an attempted step, to an error of the order of the method."""
+        raise NotImplementedError
+
+    def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
+        del prepared
+        return self.attempt(model, t, dt, x, u).x
+
+
+class Step(nn.Module):
+    """x(t + dt) = step(t, dt, x, u): the one-step map as a module, on which torch.compile, functional_call, vmap and jacrev act.
+
+    `dt` is the step with which analysis iterates the map when it is asked for no other.
+    """
+
+    def __init__(self, model: Model, solver: Solver, dt: float | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.solver = solver
+        self.dt = dt
+
+    def forward(self, t: Tensor, dt: Scalar, x: State, u: Input) -> State:
+        return self.solver.step(self.model, t, dt, x, u, self.solver.prepare(self.model, dt))
+
+
+def relaxation(model: Model, solver: Solver) -> Relaxation:
+    """`model`, if it is a Relaxation."""
+    if not isinstance(model, Relaxation):
+        raise TypeError(
+            f"{solver} needs a Relaxation (tau dx/dt = F - x), {type(model).__name__} is a bare vector field: use Euler(), RK4() or Tsit5()."
+        )
+    return model
