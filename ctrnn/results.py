@@ -184,8 +184,11 @@ def exit_status(claims: Sequence[Claim]) -> int:
 _bars: Progress | None = None
 
 
-def progress(total: int, label: str) -> Callable[[int], None]:
-    """A callback `report(done)` for long work of `total` parts: a bar on the command line, nothing from Python."""
+def progress(total: float, label: str) -> Callable[[float], None]:
+    """A callback `report(done)` for long work of `total` parts: a bar on the command line, nothing from Python.
+
+    With `total=1` it takes fractions, which is what `integrate(progress=)` reports.
+    """
     if _bars is None:
         return lambda done: None
     bars, task = _bars, _bars.add_task(label, total=total)

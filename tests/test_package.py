@@ -5,7 +5,6 @@ import os
 import re
 import subprocess
 import sys
-import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,8 +12,9 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import ctrnn
+
 ROOT = Path(__file__).parent.parent
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 SCENARIO = '''"""A stub in a wheel."""
 
 from matplotlib.figure import Figure
@@ -40,9 +40,9 @@ def test_the_wheel_holds_the_package_its_types_its_licence_and_the_scenarios(whe
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {f"ctrnn/_scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.py")}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ctrnn").rglob("*.py")}
-    assert scripts | sources | {"ctrnn/py.typed"} <= names
+    assert scripts | sources | {"ctrnn/py.typed", "ctrnn/__init__.pyi"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
-    assert {name.split("/")[0] for name in names} == {"ctrnn", f"ctrnn_sim-{PROJECT['version']}.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"ctrnn", f"ctrnn_sim-{ctrnn.__version__}.dist-info"}
 
 
 def test_an_unpacked_wheel_lists_and_runs_scenarios_away_from_the_checkout(wheel, tmp_path):
@@ -52,25 +52,25 @@ def test_an_unpacked_wheel_lists_and_runs_scenarios_away_from_the_checkout(wheel
     (site / "ctrnn/_scenarios/stub.py").write_text(SCENARIO)
     environment = os.environ | {"PYTHONPATH": str(site)}
 
-    def ctrnn(*arguments):
-        command = [sys.executable, "-m", "ctrnn", *arguments]
-        done = subprocess.run(command, cwd=here, env=environment, capture_output=True, text=True)
+    def command(*arguments):
+        line = [sys.executable, "-m", "ctrnn", *arguments]
+        done = subprocess.run(line, cwd=here, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stderr) == (0, "")
         return done.stdout
 
-    names = {line.split()[0] for line in ctrnn("list").splitlines()}
+    names = {line.split()[0] for line in command("list").splitlines()}
     scripts = {path.stem for path in (ROOT / "scenarios").glob("*.py") if not path.stem.startswith("_")}
     assert names == scripts | {"stub"}
-    ctrnn("run", "stub")
+    command("run", "stub")
     assert sorted(path.name for path in (here / "figures").iterdir()) == ["stub.json", "stub.png"]
 
 
 def test_the_version_stands_in_one_place():
-    assert importlib.metadata.version("ctrnn-sim") == PROJECT["version"]
+    assert importlib.metadata.version("ctrnn-sim") == ctrnn.__version__
     shown = subprocess.run([sys.executable, "-m", "ctrnn", "--version"], capture_output=True, text=True, check=True)
-    assert shown.stdout.strip() == PROJECT["version"]
-    others = [path.name for path in (ROOT / "ctrnn").rglob("*.py") if f'"{PROJECT["version"]}"' in path.read_text()]
-    assert others == []
+    assert shown.stdout.strip() == ctrnn.__version__
+    files = [*(ROOT / "ctrnn").rglob("*.py"), ROOT / "pyproject.toml"]
+    assert [path.name for path in files if f'"{ctrnn.__version__}"' in path.read_text()] == ["__init__.py"]
 
 
 def pins():
