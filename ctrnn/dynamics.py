@@ -152,7 +152,7 @@ class Relaxation(Model):
             self.register_buffer(f"tau0{name}", given)
             self.register_buffer(f"log_ratio{name}", torch.zeros(given.shape))
             return
-        if isinstance(ratio, nn.Parameter) and torch.broadcast_shapes(given.shape, ratio.shape) != ratio.shape:
+        if isinstance(ratio, nn.Parameter) and given.shape not in ((), ratio.shape):
             raise ValueError(f"tau of shape {tuple(given.shape)} does not fit the learned tau of shape {tuple(ratio.shape)}.")
         given = given.to(ratio.device)
         if isinstance(ratio, nn.Parameter):

@@ -1,0 +1,105 @@
+"""A saved model is its class, its configuration and its weights.
+
+The class is found among those already imported; nothing is ever imported because a file says so.
+"""
+
+import os
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from ctrnn._files import FileFormatError, read_tensors, write_tensors
+from ctrnn.init import Constraint
+
+T = TypeVar("T")
+
+
+def describe(model: Any) -> dict[str, Any]:
+    """{"class": its name, "config": its constructor's arguments}, as JSON can hold them."""
+    return {"class": parametrize.type_before_parametrizations(model).__name__, "config": model.config}
+
+
+def build(base: type[T], description: dict[str, Any]) -> T:
+    """The inverse of `describe`, with fresh weights; the class must be `base` or one of its imported subclasses.
+
+    Raises:
+        ValueError: there is no such class.
+    """
+    name = description["class"]
+    for kind in subclasses(base):
+        if kind.__name__ == name:
+            return kind.from_config(description["config"])  # type: ignore[attr-defined]
+    raise ValueError(
+        f"it holds a {name!r}, and no imported {base.__name__} has that name: import the module that defines it"
+    )
+
+
+def subclasses(base: type[T]) -> Iterator[type[T]]:
+    """`base` and all classes derived from it, parents first."""
+    yield base
+    for kind in base.__subclasses__():
+        yield from subclasses(kind)
+
+
+def save(model: nn.Module, path: str | os.PathLike) -> None:
+    """Write the file, whole or not at all (`ctrnn._files.write_tensors`)."""
+    constraints = {name: [type(constraint).__name__ for constraint in stack] for name, stack in _parametrised(model)}
+    for name, stack in _parametrised(model):
+        foreign = [type(constraint).__name__ for constraint in stack if not isinstance(constraint, Constraint)]
+        if foreign:
+            raise TypeError(
+                f"{name} is parametrised by {foreign[0]}, which no file restores: derive it from ctrnn.init.Constraint."
+            )
+    write_tensors(path, model.state_dict(), {"kind": "model", **describe(model), "constraints": constraints})
+
+
+def load(base: type[T], path: str | os.PathLike) -> T:
+    """Read what `save` wrote; whatever is wrong with the file is one FileFormatError that says what."""
+    tensors, document = read_tensors(path)
+    try:
+        if document.get("kind") != "model":
+            raise ValueError(f"it holds a {document.get('kind')!r}, not a model")
+        with torch.random.fork_rng(devices=[]):  # a loaded model is drawn anew before its weights arrive
+            model = build(base, document)
+        assert isinstance(model, nn.Module)
+        _restore_constraints(model, document["constraints"], tensors)
+        _restore_tensors(model, tensors)
+    # The constructors are fed an untrusted configuration, and whichever way one trips the answer is the same.
+    except Exception as problem:
+        reason = f"{type(problem).__name__}: {problem}"
+        raise FileFormatError(
+            f"cannot load a model from {os.fspath(path)} ({reason}). Give a file that Model.save wrote."
+        ) from problem
+    return model
+
+
+def _parametrised(model: nn.Module) -> Iterator[tuple[str, parametrize.ParametrizationList]]:
+    for prefix, module in model.named_modules():
+        if parametrize.is_parametrized(module):
+            for name, stack in module.parametrizations.items():
+                yield f"{prefix}.{name}" if prefix else name, stack
+
+
+def _restore_constraints(model: nn.Module, constraints: dict[str, list[str]], tensors: dict[str, Tensor]) -> None:
+    """Register what the constructor did not: what a user added with `constrain`."""
+    present = {name: len(stack) for name, stack in _parametrised(model)}
+    for path, names in constraints.items():
+        prefix, _, name = path.rpartition(".")
+        module = model.get_submodule(prefix)
+        for i, kind_name in list(enumerate(names))[present.get(path, 0) :]:
+            where = f"{prefix + '.' if prefix else ''}parametrizations.{name}.{i}."
+            buffers = {key.removeprefix(where): tensor for key, tensor in tensors.items() if key.startswith(where)}
+            kind = next((k for k in subclasses(Constraint) if k.__name__ == kind_name), None)
+            if kind is None:
+                raise ValueError(f"{path} is held by a {kind_name!r}, and no imported Constraint has that name")
+            parametrize.register_parametrization(module, name, kind(**buffers))
+
+
+def _restore_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    for name, fresh in model.state_dict().items():
+        if name in tensors and tensors[name].dtype.is_floating_point != fresh.dtype.is_floating_point:
+            raise ValueError(f"{name} is of {tensors[name].dtype}, where a {type(model).__name__} holds {fresh.dtype}")
+    model.load_state_dict(tensors, assign=True)
