@@ -1,0 +1,12 @@
+"""Figures: functions that take data and an Axes and return the Axes; they open no files and never show."""
+
+from ctrnn.plots.flow import points as points
+from ctrnn.plots.flow import trajectories as trajectories
+from ctrnn.plots.flow import vector_field as vector_field
+from ctrnn.plots.spectra import spectrum as spectrum
+from ctrnn.plots.style import DOUBLE as DOUBLE
+from ctrnn.plots.style import SINGLE as SINGLE
+from ctrnn.plots.style import style as style
+from ctrnn.plots.traces import convergence as convergence
+from ctrnn.plots.traces import outputs as outputs
+from ctrnn.plots.traces import stacked as stacked
