@@ -33,7 +33,7 @@ def build(base: type[T], description: dict[str, Any]) -> T:
         if kind.__name__ == name:
             return kind.from_config(description["config"])  # type: ignore[attr-defined]
     raise ValueError(
-        f"it holds a {name!r}, and no imported {base.__name__} has that name: import the module that defines it"
+        f"it holds a {name!r}, and no imported {base.__name__} has that name: import its module, such as ctrnn.models"
     )
 
 

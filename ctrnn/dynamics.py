@@ -14,11 +14,14 @@ from ctrnn._types import State
 
 
 class TorchTwin:
-    """A class with a counterpart in torch.nn; `Model.from_torch` offers its module to every subclass that has been imported, until one takes it."""
+    """A class with a counterpart in torch.nn.
+
+    `Model.from_torch` offers its module to every subclass that has been imported, until one takes it.
+    """
 
     @classmethod
     def twin_of(cls, module: nn.Module) -> Self | None:
-        """The counterpart of `module` with copies of its weights, or None if `module` is not of a kind that this class stands for."""
+        """The counterpart of `module` with copies of its weights, or None if this class stands for another kind of module."""
         raise NotImplementedError(f"{cls.__name__} must define twin_of(module).")
 
     def to_torch(self) -> nn.Module:
@@ -54,7 +57,9 @@ class Model(nn.Module):
     @property
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them; with the weights they are what `save` writes."""
-        raise NotImplementedError(f"{type(self).__name__} defines no config, its constructor's arguments as JSON: save its state_dict() instead.")
+        raise NotImplementedError(
+            f"{type(self).__name__} defines no config, its constructor's arguments as JSON: save its state_dict() instead."
+        )
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -77,7 +82,8 @@ class Model(nn.Module):
         """Read what `save` wrote, on the CPU, bit for bit; the class in the file must be this one or an imported subclass.
 
         Raises:
-            ctrnn._files.FileFormatError: the file is truncated, foreign or hostile, or holds another class. Nothing in it is ever executed.
+            ctrnn._files.FileFormatError: the file is truncated, foreign or hostile, or holds another class. Nothing
+                in it is ever executed.
             OSError: there is no such file, or it cannot be read.
         """
         return files.load(cls, path)
@@ -86,7 +92,8 @@ class Model(nn.Module):
     def from_torch(module: nn.Module) -> Any:
         """The twin of a torch.nn module with copies of its weights, dtype and device; tau is 1, and at dt = tau it is the module.
 
-        `nn.RNNCell`, `nn.GRUCell` and `nn.LSTMCell` give an `Elman`, `GRU` or `LSTM`; `nn.RNN`, `nn.GRU` and `nn.LSTM` a `Stack` of them, a bidirectional one
+        `nn.RNNCell`, `nn.GRUCell` and `nn.LSTMCell` give an `Elman`, `GRU` or `LSTM`; `nn.RNN`, `nn.GRU` and
+        `nn.LSTM` a `Stack` of them, a bidirectional one
         a `Bidirectional`. `batch_first` has no counterpart: time leads.
 
         Raises:
@@ -97,7 +104,10 @@ class Model(nn.Module):
             twin = kind.twin_of(module) if kind is not TorchTwin else None
             if twin is not None:
                 return twin
-        raise TypeError(f"nothing here stands for {type(module).__name__}: from_torch takes nn.RNN, nn.GRU, nn.LSTM and their cells; wrap(cell) takes any cell.")
+        raise TypeError(
+            f"nothing that has been imported stands for {type(module).__name__}: ctrnn.models does for nn.RNN, nn.GRU, nn.LSTM "
+            "and their cells, ctrnn.bidirectional for bidirectional ones, and wrap(cell) takes any cell."
+        )
 
     def to_torch(self) -> nn.Module:
         """The torch.nn counterpart with copies of the weights: what the model is at dt = tau.
@@ -106,7 +116,9 @@ class Model(nn.Module):
             TypeError: torch.nn has no such network.
             ValueError: it has, but not with this model's options (a readout, unequal tau, another activation).
         """
-        raise TypeError(f"torch.nn has no counterpart of {type(self).__name__}: Elman, GRU, LSTM and stacks of one of them have.")
+        raise TypeError(
+            f"torch.nn has no counterpart of {type(self).__name__}: Elman, GRU, LSTM and stacks of one of them have."
+        )
 
 
 class Relaxation(Model):

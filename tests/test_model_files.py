@@ -122,7 +122,7 @@ def config(**changes):
     [
         ({"kind": "trajectory"}, "holds a 'trajectory', not a model"),
         ({"class": "os.system"}, "holds a 'os.system', and no imported Model"),
-        ({"class": "Unheard"}, "import the module that defines it"),
+        ({"class": "Unheard"}, "import its module"),
         ({"class": ["CTRNN"]}, "no imported Model"),
         ({"class": "Relaxation"}, "cannot load a model"),
         ({"config": None}, "cannot load a model"),

@@ -327,6 +327,12 @@ def test_weights_are_copied_and_not_shared():
     assert back.weight_hh.abs().min() > 0
 
 
+def test_a_twin_stays_on_the_device_of_its_module():
+    stack = Model.from_torch(nn.LSTM(2, 3, 2, device="meta"))
+    assert {p.device.type for p in [*stack.parameters(), *stack.buffers()]} == {"meta"}
+    assert stack.initial_state(4).layers[1].c.device.type == "meta"
+
+
 def test_constrained_weights_go_to_torch_as_the_network_sees_them():
     model = constrain(Elman(5, 2), "W_rec", Dale(dale_signs(5)))
     assert torch.equal(model.to_torch().weight_hh, model.W_rec)
@@ -337,7 +343,7 @@ def test_constrained_weights_go_to_torch_as_the_network_sees_them():
     [
         (nn.LSTM(2, 3, 2, dropout=0.1), ValueError, "dropout=0.1"),
         (nn.LSTM(2, 3, proj_size=2), ValueError, "proj_size=2"),
-        (nn.Linear(2, 3), TypeError, "nothing here stands for Linear"),
+        (nn.Linear(2, 3), TypeError, "nothing that has been imported stands for Linear"),
     ],
 )
 def test_a_module_without_twin_is_refused(module, error, match):
