@@ -229,7 +229,7 @@ def execute(run: Callable[..., Result], tokens: Sequence[str]) -> int:
     The status is 0 when every exact claim holds, 1 when one fails or the files cannot be written, 2 for a wrong flag.
     """
     console, errors = Console(), Console(stderr=True)
-    name, document = Path(inspect.getfile(run)).stem, inspect.getdoc(inspect.getmodule(run)) or ""
+    name, document = Path(inspect.getfile(inspect.unwrap(run))).stem, inspect.getdoc(inspect.getmodule(run)) or ""
     app = App(
         name=name, help=document, version_flags=(), default_parameter=Parameter(negative=(), consume_multiple=True)
     )
