@@ -147,7 +147,7 @@ def figure(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, weights:
 
 
 def _phase_plane(ax: Axes, model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle) -> None:
-    y1, y2 = np.linspace(0.4, 5.1, 120), np.linspace(-0.5, 4.4, 120)
+    y1, y2 = np.linspace(0.4, 5.1, 120), np.linspace(-1.9, 4.4, 120)
     grid = torch.tensor(np.stack(np.meshgrid(y1, y2), -1))
     with torch.no_grad():
         velocity = model(torch.zeros(()), grid, grid.new_zeros(*grid.shape[:-1], 0)).numpy()
