@@ -9,6 +9,9 @@ from ctrnn.solvers.explicit import Dopri5 as Dopri5
 from ctrnn.solvers.explicit import Heun as Heun
 from ctrnn.solvers.explicit import Midpoint as Midpoint
 from ctrnn.solvers.explicit import Tsit5 as Tsit5
+from ctrnn.solvers.implicit import Rodas4 as Rodas4
+from ctrnn.solvers.relaxation import ETD2RK as ETD2RK
 from ctrnn.solvers.relaxation import Euler as Euler
 from ctrnn.solvers.relaxation import ExponentialEuler as ExponentialEuler
 from ctrnn.solvers.relaxation import Iterate as Iterate
+from ctrnn.solvers.torchdiffeq import TorchDiffEq as TorchDiffEq

@@ -11,7 +11,7 @@ from ctrnn.dynamics import Model, Relaxation
 from ctrnn.steps import Adaptive
 
 
-def value(u: Input, c: float) -> Any:
+def value(u: Input, c: Any) -> Any:
     """The drive at the fraction c of the step."""
     return u(c) if callable(u) else u
 
@@ -86,9 +86,10 @@ class EmbeddedSolver(Solver):
 
 
 class Step(nn.Module):
-    """x(t + dt) = step(t, dt, x, u): the one-step map as a module, on which torch.compile, functional_call, vmap and jacrev act.
+    """x(t + dt) = step(t, dt, x, u): the one-step map as a module.
 
-    `dt` is the step with which analysis iterates the map when it is asked for no other.
+    torch.compile, functional_call, vmap and jacrev act on it. `dt` is the step with which analysis iterates the map
+    when it is asked for no other.
     """
 
     def __init__(self, model: Model, solver: Solver, dt: float | None = None) -> None:
@@ -105,6 +106,7 @@ def relaxation(model: Model, solver: Solver) -> Relaxation:
     """`model`, if it is a Relaxation."""
     if not isinstance(model, Relaxation):
         raise TypeError(
-            f"{solver} needs a Relaxation (tau dx/dt = F - x), {type(model).__name__} is a bare vector field: use Euler(), RK4() or Tsit5()."
+            f"{solver} needs a Relaxation (tau dx/dt = F - x), {type(model).__name__} is a bare vector field: "
+            "use Euler(), RK4() or Tsit5()."
         )
     return model

@@ -14,9 +14,10 @@ from ctrnn.solvers.base import Attempt, EmbeddedSolver, Solver, advance, value
 
 @dataclass(frozen=True)
 class Tableau:
-    """c_i = sum_j a_ij; x1 = x + dt sum b_i k_i; error = dt sum b_error_i k_i; dense output x(theta) = x + dt sum_i b_i(theta) k_i.
+    """c_i = sum_j a_ij; x1 = x + dt sum b_i k_i; error = dt sum b_error_i k_i; x(theta) = x + dt sum_i b_i(theta) k_i.
 
-    `dense[i]` holds the coefficients of b_i(theta) from theta^1 on; without it dense output is the cubic Hermite polynomial of the step's two ends.
+    `dense[i]` holds the coefficients of b_i(theta) from theta^1 on; without it dense output is the cubic Hermite
+    polynomial of the step's two ends.
     """
 
     a: tuple[tuple[float, ...], ...]

@@ -1,4 +1,7 @@
-"""Butcher tableaux of explicit methods, and the polynomials of their dense output, each with its source. A new explicit method is one constant here and one class."""
+"""Butcher tableaux of explicit methods and the polynomials of their dense output, each with its source.
+
+A new explicit method is one constant here and one class.
+"""
 
 from ctrnn.solvers.runge_kutta import Tableau
 
@@ -17,7 +20,7 @@ BOSH3 = Tableau(
     b_error=(2 / 9 - 7 / 24, 1 / 3 - 1 / 4, 4 / 9 - 1 / 3, -1 / 8),
 )
 
-# Dormand & Prince (1980); dense output of order 4 by Shampine (1986), as polynomial weights b_i(theta) = sum_j p_ij theta^(j+1).
+# Dormand & Prince (1980); dense output of order 4 by Shampine (1986).
 DOPRI5 = Tableau(
     a=(
         (),
