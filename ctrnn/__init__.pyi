@@ -40,6 +40,7 @@ from .models import Rossler as Rossler
 from .models import Stack as Stack
 from .models import StackState as StackState
 from .models import VanDerPol as VanDerPol
+from .solvers import ETD2RK as ETD2RK
 from .solvers import RK4 as RK4
 from .solvers import Bosh3 as Bosh3
 from .solvers import Dopri5 as Dopri5
@@ -48,8 +49,10 @@ from .solvers import ExponentialEuler as ExponentialEuler
 from .solvers import Heun as Heun
 from .solvers import Iterate as Iterate
 from .solvers import Midpoint as Midpoint
+from .solvers import Rodas4 as Rodas4
 from .solvers import Solver as Solver
 from .solvers import Step as Step
+from .solvers import TorchDiffEq as TorchDiffEq
 from .solvers import Tsit5 as Tsit5
 from .steps import Adaptive as Adaptive
 from .steps import At as At
