@@ -43,7 +43,7 @@ def test_the_default_sequences_are_all_orders_of_three_primitives():
     assert set(task.orders) == set(itertools.permutations(range(3)))
     assert (task.n_in, task.n_out, task.n_primitives) == (6, 2, 3)
     trials = draw(task, batch=6, dt=1.0)
-    assert trials.us.shape == (1 + 3 * 4 * 12, 6, 6)
+    assert trials.us.shape == (1 + 3 * 3 * 12, 6, 6)
 
 
 @settings(max_examples=20)

@@ -31,7 +31,7 @@ class TwoScalePrimitives:
     """
 
     orders: tuple[tuple[int, ...], ...] = tuple(itertools.permutations(range(3)))
-    cycles: int = 4
+    cycles: int = 3
     period: float = 12.0
     cue: float = 1.0
 
