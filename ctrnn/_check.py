@@ -1,101 +1,192 @@
 """What can be wrong with the arguments of a run. Each message names the problem, the culprit and the fix."""
 
+import math
+from numbers import Real
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._stretches import number
 from ctrnn._types import State
-from ctrnn.drive import Drive, Sampled
+from ctrnn.drive import Drive, Function, Sampled
 from ctrnn.dynamics import Model, Relaxation
 from ctrnn.solvers.base import EmbeddedSolver, Solver
 from ctrnn.solvers.relaxation import Euler
-from ctrnn.steps import Adaptive, Fixed, Grid
+from ctrnn.steps import Adaptive, At, Every, Fixed, Grid, Last, check_duration
 
 
 def finite(x: Tensor) -> bool:
-    """Whether all of x is finite; True inside vmap, where a Tensor has no single answer."""
+    """Whether all of x is finite; True inside vmap and on the meta device, where a Tensor has no single answer."""
     try:
         return bool(torch.isfinite(x.detach()).all())
     except RuntimeError:
         return True
 
 
-def arguments(model: Model, drive: Drive, solver: Solver, steps: Fixed | Adaptive, adjoint: Any, noise: Any) -> None:
-    """The kinds of the arguments."""
+def readable(x: Tensor) -> bool:
+    """Whether x has a single value that can be read: not inside vmap."""
+    try:
+        bool((x.detach() == x.detach()).all())
+    except RuntimeError:
+        return False
+    return True
+
+
+def options(model: Any, dt: Any, t_span: Any, save: Any, generator: Any, progress: Any, on_failure: Any) -> None:
+    """Arguments that can be judged alone."""
+    if not isinstance(model, Model):
+        raise TypeError(
+            f"integrate needs a ctrnn.Model, got {type(model).__name__}: "
+            "wrap a torch cell with ctrnn.wrap(cell, tau=...), or derive a class from ctrnn.Model."
+        )
+    if dt is not None:
+        check_duration("dt", dt)
+    if t_span is not None:
+        _span(t_span)
+    if save is not None and not isinstance(save, (Every, Last, At)):
+        raise TypeError(f"save must be Every(k), Last() or At(ts), got {save!r}: wrap times as ctrnn.At(ts).")
+    if generator is not None and not isinstance(generator, Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator, got {generator!r}: use torch.Generator().manual_seed(seed)."
+        )
+    if progress is not None and not callable(progress):
+        raise TypeError(f"progress must be a function of the fraction done, got {progress!r}.")
+    if on_failure not in ("raise", "return"):
+        raise ValueError(f'on_failure must be "raise" or "return", got {on_failure!r}.')
+
+
+def _span(t_span: Any) -> None:
+    if not isinstance(t_span, (tuple, list)) or len(t_span) != 2:
+        raise TypeError(f"t_span must be (start, end), got {t_span!r}.")
+    for end in t_span:
+        single = isinstance(end, Tensor) and end.ndim == 0 and end.dtype != torch.bool
+        if not single and (isinstance(end, bool) or not isinstance(end, Real)):
+            raise TypeError(f"t_span must hold two numbers or 0-d Tensors, got {end!r}.")
+    start, end = map(number, t_span)
+    if not -math.inf < start < end < math.inf:
+        raise ValueError(f"t_span must be (start, end) with start < end, both finite, got ({start:g}, {end:g}).")
+
+
+def arguments(drive: Drive, t_span: Any, solver: Any, steps: Any, adjoint: Any, save: Any, noise: Any) -> None:
+    """Arguments that must suit one another."""
+    if not isinstance(drive, Sampled) and t_span is None:
+        raise ValueError(f"{type(drive).__name__} does not say how long the run is: pass t_span=(start, end).")
     if not isinstance(solver, Solver):
         raise TypeError(f"solver must be a value such as ctrnn.Euler() or ctrnn.Tsit5(), got {solver!r}.")
     if not isinstance(steps, (Fixed, Adaptive)):
         raise TypeError(f"steps must be Fixed(dt) or Adaptive(rtol, atol), got {steps!r}.")
-    if not hasattr(adjoint, "run"):
+    if not hasattr(adjoint, "run") or isinstance(adjoint, type):
         raise TypeError(f"adjoint must be a value such as ctrnn.Backprop() or ctrnn.Recompute(), got {adjoint!r}.")
-    if isinstance(steps, Adaptive) and not isinstance(solver, EmbeddedSolver) and not solver.own_steps:
+    if isinstance(steps, Adaptive):
+        _adaptive(solver, save, noise)
+
+
+def _adaptive(solver: Solver, save: Any, noise: Any) -> None:
+    if not isinstance(solver, EmbeddedSolver) and not solver.own_steps:
         raise ValueError(
-            f"Adaptive steps need an error estimate, {solver} has none: use Tsit5(), Dopri5(), Bosh3() or Rodas4(), or steps=Fixed(dt)."
+            f"Adaptive steps need an error estimate, {solver} has none: "
+            "use Tsit5(), Dopri5(), Bosh3() or Rodas4(), or steps=Fixed(dt)."
         )
-    if noise is not None and isinstance(steps, Adaptive):
+    if isinstance(save, Every):
+        raise ValueError("Every(k) counts steps, which are each sample's own in an adaptive run: use At(ts) or Last().")
+    if noise is not None:
         raise ValueError(
             "noise needs fixed steps, an adaptive run would reject what the noise does: pass dt or steps=Fixed(dt)."
         )
-    if noise is not None:
-        solver.diffusion(solver.prepare(model, 1.0))
-        if not all(finite(torch.as_tensor(s)) and bool((torch.as_tensor(s) >= 0).all()) for s in tree.leaves(noise)):
-            raise ValueError(f"noise is a standard deviation and must be finite and not negative, got {noise}.")
+
+
+def sigma(model: Model, solver: Solver, noise: Any, x0: State) -> None:
+    """The standard deviations of the noise."""
+    solver.diffusion(solver.prepare(model, 1.0))
+    parts, given = [name for name, _ in tree.named(x0)], [name for name, _ in tree.named(tree.spread(noise, x0))]
+    if parts != given:
+        raise TypeError(f"noise must be one number, or one for each of the parts {parts} of the state, got {given}.")
+    for (name, s), leaf in zip(tree.named(tree.spread(noise, x0)), tree.leaves(x0), strict=True):
+        who = f"noise{'.' if name else ''}{name}"
+        if isinstance(s, bool) or not isinstance(s, (Real, Tensor)):
+            raise TypeError(f"{who} is a standard deviation and must be a number or a Tensor, got {s!r}.")
+        s = torch.as_tensor(s)
+        if not finite(s) or not bool((s >= 0).all()):
+            raise ValueError(f"{who} is a standard deviation and must be finite and not negative, got {s.tolist()}.")
+        if s.ndim > leaf.ndim or any(a not in (1, b) for a, b in zip(s.shape[::-1], leaf.shape[::-1], strict=False)):
+            raise ValueError(
+                f"{who} has the shape {tuple(s.shape)}, which does not broadcast against the state's "
+                f"{tuple(leaf.shape)}: give one number, or one per unit."
+            )
 
 
 def values(model: Model, drive: Drive, x0: State) -> None:
     """Shapes, dtypes, devices and finiteness of what goes in."""
-    leaves = dict(tree.named(x0))
-    first = tree.leaves(x0)[0]
-    tensors = {f"x0{'.' if name else ''}{name}": leaf for name, leaf in leaves.items()}
     if isinstance(drive, Sampled):
-        tensors["the drive"] = drive.us
         _inputs(model, drive)
+    first = tree.leaves(x0)[0]
+    tensors = {f"x0{'.' if name else ''}{name}": leaf for name, leaf in tree.named(x0)}
+    tensors |= {"the drive": drive.us} if isinstance(drive, Sampled) else {}
     tensors |= {f"parameter {name!r}": p for name, p in model.named_parameters()}
     for name, tensor in tensors.items():
         if not tensor.is_floating_point():
             raise TypeError(
-                f"{name} has dtype {tensor.dtype}; states and weights are floating-point: convert it with .float() or .double()."
+                f"{name} has dtype {tensor.dtype}; states and weights are floating-point: "
+                "convert it with .float() or .double()."
             )
         if tensor.dtype != first.dtype:
             raise TypeError(
-                f"{name} has dtype {tensor.dtype} but the state has {first.dtype}: convert one of them (model.double(), us.float(), ...)."
+                f"{name} has dtype {tensor.dtype} but the state has {first.dtype}: "
+                "convert one of them (model.double(), us.float(), ...)."
             )
-        if tensor.device != first.device:
-            raise ValueError(
-                f"{name} is on {tensor.device} but the state is on {first.device}: move one of them with .to(device)."
-            )
+        _device(name, tensor, first)
         if name != "the drive" and not finite(tensor):
-            raise ValueError(f"{name} holds NaN or infinite values: {_where(tensor)}.")
+            raise ValueError(f"{name} holds NaN or infinite values, {_where(~torch.isfinite(tensor))}: mend them.")
+    for name, buffer in model.named_buffers():
+        _device(f"buffer {name!r}", buffer, first)
+        if not finite(buffer) and bool(torch.isnan(buffer).any()):
+            raise ValueError(f"buffer {name!r} holds NaN, {_where(torch.isnan(buffer))}: mend it.")
+
+
+def _device(name: str, tensor: Tensor, first: Tensor) -> None:
+    if tensor.device != first.device:
+        raise ValueError(
+            f"{name} is on {tensor.device} but the state is on {first.device}: move one of them with .to(device)."
+        )
 
 
 def _inputs(model: Model, drive: Sampled) -> None:
-    n_in = drive.us.shape[-1]
+    shape, n_in = tuple(drive.us.shape), drive.us.shape[-1]
     if model.n_in is not None and n_in != model.n_in:
         raise ValueError(
-            f"The drive has {n_in} inputs (last axis of us, shape {tuple(drive.us.shape)}), {type(model).__name__} has n_in={model.n_in}: give us as (time, *batch, {model.n_in})."
+            f"The drive has {n_in} inputs (last axis of us, shape {shape}), {type(model).__name__} has "
+            f"n_in={model.n_in}: give us as (time, *batch, {model.n_in})."
         )
-    if 0 in drive.us.shape[1:-1]:
-        raise ValueError(f"The batch is empty: the drive has shape {tuple(drive.us.shape)}.")
     us = drive.us.detach()
     if finite(us):
         return
     wrong = ~torch.isfinite(us).all(-1)
-    if drive.lengths is not None:  # padding is never read
-        used = (
-            torch.arange(us.shape[0], device=us.device).reshape(-1, *[1] * drive.lengths.ndim)
-            < drive.lengths + us.shape[0] - drive.count
-        )
-        wrong = wrong & used
+    if drive.used is not None:  # padding is never read
+        wrong = wrong & drive.used
     if bool(wrong.any()):
         raise ValueError(
-            f"The drive holds NaN or infinite values: first at (time, *batch) = {tuple(wrong.nonzero()[0].tolist())}. Mask or fill them before the run."
+            f"The drive holds NaN or infinite values, {_where(wrong, '(time, *batch) = ')}: mask or fill them."
         )
 
 
-def _where(tensor: Tensor) -> str:
-    return f"first at index {tuple((~torch.isfinite(tensor.detach())).nonzero()[0].tolist())}"
+def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size) -> None:
+    """What a drive's function returns."""
+    if not isinstance(drive, Function):
+        return
+    u = drive.fn(torch.as_tensor(t_span[0], dtype=torch.float64).detach())
+    if not isinstance(u, Tensor):
+        raise TypeError(f"The drive's function must return a Tensor (*batch, n_in), got {type(u).__name__}.")
+    if u.shape[-1:] != (model.n_in,) or u.shape[:-1] not in ((), batch):
+        raise ValueError(
+            f"The drive's function returned the shape {tuple(u.shape)} for one time, {type(model).__name__} needs "
+            f"{(model.n_in,)} or {(*batch, model.n_in)}."
+        )
+
+
+def _where(wrong: Tensor, what: str = "index ") -> str:
+    return f"first at {what}{tuple(wrong.nonzero()[0].tolist())}"
 
 
 def events(model: Model, x0: State) -> list[int]:
@@ -109,7 +200,10 @@ def events(model: Model, x0: State) -> list[int]:
 def state(model: Model, x0: Any) -> list[int]:
     """Compare x0 with the model's own initial state; returns `events`."""
     if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(x0)):
-        raise TypeError(f"x0 must be a Tensor or a NamedTuple of Tensors, got {type(x0).__name__}.")
+        kinds = sorted({type(leaf).__name__ for leaf in tree.leaves(x0) if not isinstance(leaf, Tensor)})
+        raise TypeError(
+            f"x0 must be a Tensor or a NamedTuple of Tensors, got {', '.join(kinds)}: convert it with torch.as_tensor."
+        )
     count = events(model, x0)
     try:
         like = model.initial_state()
@@ -118,40 +212,42 @@ def state(model: Model, x0: Any) -> list[int]:
     expected, given = dict(tree.named(like)), dict(tree.named(x0))
     if expected.keys() != given.keys():
         raise TypeError(
-            f"x0 of {type(model).__name__} must be a {type(like).__name__} with the parts {list(expected)}, got {type(x0).__name__} with {list(given)}."
+            f"x0 of {type(model).__name__} must be a {_kind(like)}, got a {_kind(x0)}: start from model.initial_state()."
         )
     batches = set()
     for name, leaf in given.items():
         event = expected[name].shape
-        if leaf.shape[leaf.ndim - len(event) :] != event or leaf.ndim < len(event):
+        if leaf.ndim < len(event) or leaf.shape[leaf.ndim - len(event) :] != event:
+            shape = ", ".join(["*batch", *map(str, event)])
             raise ValueError(
-                f"x0{'.' if name else ''}{name} must have the shape (*batch, {', '.join(map(str, event))}), got {tuple(leaf.shape)}."
+                f"x0{'.' if name else ''}{name} must have the shape ({shape}), got {tuple(leaf.shape)}: "
+                "the last axes are the units'."
             )
-        batches.add(leaf.shape[: leaf.ndim - len(event)])
+        batches.add(tuple(leaf.shape[: leaf.ndim - len(event)]))
     if len(batches) > 1:
-        raise ValueError(f"The parts of x0 have different batch shapes: {sorted(map(tuple, batches))}.")
+        raise ValueError(
+            f"The parts of x0 have different batch shapes {sorted(batches)}: give all parts the same leading axes."
+        )
     return count
+
+
+def _kind(x: State) -> str:
+    parts = [name for name, _ in tree.named(x) if name]
+    return type(x).__name__ + (f" with the parts {', '.join(parts)}" if parts else "")
 
 
 def euler(model: Model, solver: Solver, grid: Grid) -> None:
     """A fixed tau below the step makes Euler overshoot its target."""
     if not isinstance(solver, Euler) or not isinstance(model, Relaxation):
         return
-    dt = max(((float(v.detach().max()) if isinstance(v, Tensor) else v) for v in grid.dt), default=0.0)
+    dt = max(map(number, set(grid.dt)), default=0.0)
     for name, tau in tree.named(model.tau):
-        if not finite_or_traced(tau):
+        if not readable(tau):
             continue
         smallest = float(tau.detach().min())
         if dt > smallest * (1 + 1e-6):
             part = f" of part {name!r}" if name else ""
             raise ValueError(
-                f"Euler overshoots: dt = {dt:g} is longer than the smallest tau = {smallest:g}{part}. Take dt <= tau, or solver=ExponentialEuler()."
+                f"Euler overshoots: dt = {dt:g} is longer than the smallest tau = {smallest:g}{part}. "
+                "Take dt <= tau, or solver=ExponentialEuler()."
             )
-
-
-def finite_or_traced(x: Tensor) -> bool:
-    """Whether x has values that can be read: not inside vmap."""
-    try:
-        return bool(torch.isfinite(x.detach()).all())
-    except RuntimeError:
-        return False

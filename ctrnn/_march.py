@@ -25,9 +25,9 @@ class Source(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Normal deviates in chunks of steps, each chunk drawn from a seed of its own, so that a part of the run draws again what it drew before."""
+    """Normal deviates in chunks of steps, each drawn from a seed of its own, so that a part of the run draws again what it drew before."""
 
-    sigma: Any  # (part of) the state's standard deviation
+    sigma: Any  # stationary standard deviation, one for each part of the state
     seeds: list[int]
     shapes: State  # zeros of the whole batch
     offset: int = 0  # step of the run with which the grid begins
@@ -52,16 +52,16 @@ def march(
         if grid.live is not None and grid.live[k] != rows:
             rows = grid.live[k]
             x = head(x, rows)
+        if progress is not None and k % 64 == 63:
+            progress(k / len(grid.dt))
         ready = _prepare(step, dt, prepared)
         if any(item.theta is not None for item in grid.saved[k]):
             x = _dense_step(step, t, dt, x, u, grid.saved[k], saved)
             continue
         x = step.solver.step(step.model, t, dt, x, u, ready)
-        if kicks is not None and noise is not None:
-            x = _kick(x, next(kicks), noise.sigma, step.solver.diffusion(ready))
+        if kicks is not None:
+            x = _kick(x, next(kicks), step.solver.diffusion(ready))
         saved += [x if item.rows is None else pick(x, item.rows) for item in grid.saved[k]]
-        if progress is not None and k % 64 == 63:
-            progress((k + 1) / len(grid.dt))
     return x, saved
 
 
@@ -76,6 +76,7 @@ def _prepare(step: Step, dt: Any, prepared: dict[float, Any]) -> Any:
 def _dense_step(
     step: Step, t: Tensor, dt: Any, x: State, u: Input, items: Sequence[Saved], saved: list[State]
 ) -> State:
+    """A step of which states between its ends are saved."""
     solver = step.solver
     assert isinstance(solver, EmbeddedSolver)
     attempt = solver.attempt(step.model, t, dt, x, u)
@@ -83,24 +84,11 @@ def _dense_step(
         if item.theta is None:
             saved.append(attempt.x if item.rows is None else pick(attempt.x, item.rows))
             continue
-        assert item.rows is not None
         rows = item.rows
-
-        def at_rows(value: Any, rows: Tensor = rows) -> Any:
-            return (
-                tree.map(lambda leaf: leaf.index_select(0, rows), value)
-                if isinstance(value, (Tensor, tuple))
-                else value
-            )
-
-        part = type(attempt)(
-            at_rows(attempt.x),
-            at_rows(attempt.error),
-            tuple(at_rows(k) for k in attempt.slopes),
-            None if attempt.last is None else at_rows(attempt.last),
-        )
-        some = (lambda c, u=u: at_rows(u(c))) if callable(u) else at_rows(u)
-        saved.append(solver.interpolate(step.model, at_rows(t), at_rows(dt), at_rows(x), some, part, item.theta))
+        assert rows is not None
+        part = pick(attempt, rows)
+        at = (lambda c, rows=rows: pick(u(c), rows)) if callable(u) else pick(u, rows)  # type: ignore[arg-type]
+        saved.append(solver.interpolate(step.model, pick(t, rows), pick(dt, rows), pick(x, rows), at, part, item.theta))
     return attempt.x
 
 
@@ -109,9 +97,9 @@ def head(x: State, rows: int) -> State:
     return tree.map(lambda leaf: leaf[:rows], x)
 
 
-def pick(x: State, rows: Tensor) -> State:
-    """The given rows."""
-    return tree.map(lambda leaf: leaf.index_select(0, rows), x)
+def pick(x: Any, rows: Tensor) -> Any:
+    """The given rows of every Tensor in a tree."""
+    return tree.map(lambda leaf: leaf if leaf is None else leaf.index_select(0, rows), x)
 
 
 def instants(grid: Grid, like: Tensor) -> list[Tensor]:
@@ -125,6 +113,8 @@ def instants(grid: Grid, like: Tensor) -> list[Tensor]:
 
 def along(source: Source, grid: Grid, times: list[Tensor]) -> list[Input]:
     """The drive of each step."""
+    if not grid.dt:
+        return []
     if source.function is not None:
         return [_function(source.function, grid, k, times[k]) for k in range(len(times))]
     if not source.coefficients:
@@ -137,41 +127,45 @@ def along(source: Source, grid: Grid, times: list[Tensor]) -> list[Input]:
 
 def _columns(coefficient: Tensor, grid: Grid) -> list[Tensor]:
     # unbind and one gather, never coefficient[k]: the backward of indexing in a loop is quadratic in its length.
-    if grid.live is None:
-        values = coefficient.unbind(0)
-        return [values[i] for i in grid.interval]
-    assert grid.order is not None
-    if not isinstance(grid.interval[0], Tensor):
-        values = coefficient.index_select(1, grid.order).unbind(0)
-        return [values[i][:n] for i, n in zip(grid.interval, grid.live, strict=True)]
-    samples = torch.cat([grid.order[:n] for n in grid.live])
-    gathered = coefficient[torch.cat(grid.interval), samples]
-    return list(gathered.split(grid.live))
+    if isinstance(grid.interval[0], Tensor):
+        assert grid.order is not None and grid.live is not None
+        samples = torch.cat([grid.order[:n] for n in grid.live])
+        return list(coefficient[torch.cat(grid.interval), samples].split(grid.live))
+    first, last = min(grid.interval), max(grid.interval)
+    values = coefficient[first : last + 1]
+    if grid.live is None or grid.order is None:
+        each = values.unbind(0)
+        return [each[i - first] for i in grid.interval]
+    each = values.index_select(1, grid.order).unbind(0)
+    return [each[i - first][:n] for i, n in zip(grid.interval, grid.live, strict=True)]
 
 
 def _function(fn: Callable[[Tensor], Tensor], grid: Grid, k: int, t: Tensor) -> Callable[[float], Tensor]:
     dt = grid.dt[k]
     if grid.live is None or grid.order is None:
-        return lambda c: fn(t + c * dt)
-    order, rows = grid.order, grid.live[k]
+        return lambda c: fn(within(t, c, dt))
+    order, rows = grid.order, grid.order[: grid.live[k]]
 
     def rows_of_fn(c: float) -> Tensor:
-        now = t + (c * dt).to(t.dtype) if isinstance(dt, Tensor) else t + c * dt
-        if now.ndim == 0:
-            return _rows(fn(now), order[:rows], len(order))
         # fn may hold values of each sample: it sees the whole batch, with any time where a sample has finished.
-        full = now[:1].expand(len(order), 1).index_copy(0, order[:rows], now)
-        return _rows(fn(full), order[:rows], len(order))
+        now = within(t, c, dt)
+        return fn(now[:1].expand(len(order), 1).index_copy(0, rows, now)).index_select(0, rows)
 
     return rows_of_fn
 
 
-def _rows(u: Tensor, rows: Tensor, count: int) -> Tensor:
-    return (u if u.ndim > 1 else u.expand(count, -1)).index_select(0, rows)
+def within(t: Tensor, c: float, dt: Any) -> Tensor:
+    """The time t + c dt of a stage, for those at the ends of a step a few roundings inside it: a drive that jumps there is seen from within."""
+    width = dt.to(t.dtype) if isinstance(dt, Tensor) else dt
+    now = t + c * width
+    if 0 < c < 1:
+        return now
+    nudge = 8 * torch.finfo(t.dtype).eps * torch.maximum(t.detach().abs(), (t + width).detach().abs())
+    return now + nudge if c == 0 else now - nudge
 
 
 def deviates(noise: Noise, grid: Grid) -> Iterator[State]:
-    """Standard normal deviates for each step of the grid, in the rows of the grid; one chunk is held at a time."""
+    """Normal deviates with standard deviation sigma for each step, in the rows of the grid; one chunk is held at a time."""
     number, chunk = -1, noise.shapes
     for k in range(noise.offset, noise.offset + len(grid.dt)):
         if k // NOISE_CHUNK != number:
@@ -186,18 +180,17 @@ def deviates(noise: Noise, grid: Grid) -> Iterator[State]:
 def _draw(noise: Noise, chunk: int) -> State:
     first = tree.leaves(noise.shapes)[0]
     generator = Generator(first.device).manual_seed(noise.seeds[chunk])
-    return tree.map(
-        lambda leaf: torch.randn(NOISE_CHUNK, *leaf.shape, generator=generator, dtype=leaf.dtype, device=leaf.device),
-        noise.shapes,
-    )
+
+    def draw(leaf: Tensor, sigma: Any) -> Tensor:
+        shape = (NOISE_CHUNK, *leaf.shape)
+        return sigma * torch.randn(shape, generator=generator, dtype=leaf.dtype, device=leaf.device)
+
+    return tree.map(draw, noise.shapes, tree.spread(noise.sigma, noise.shapes))
 
 
-def _kick(x: State, xi: State, sigma: Any, scale: Any) -> State:
-    def leaf(a: Tensor, n: Tensor, s: Any, w: Any) -> Tensor:
-        amount = tree.per_leaf(w, a) if isinstance(w, Tensor) else w
-        return a + s * amount * n
-
-    return tree.map(leaf, x, xi, tree.spread(sigma, x), tree.spread(scale, x))
+def _kick(x: State, xi: State, scale: Any) -> State:
+    """x + scale xi, where scale is one, or one for each part of the state."""
+    return tree.map(lambda a, n, w: a + tree.per_leaf(w, a) * n, x, xi, tree.spread(scale, x))
 
 
 def noise_seeds(steps: int, generator: Generator | None) -> list[int]:

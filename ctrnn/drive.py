@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
+
+from ctrnn.steps import check_duration
 
 
 class Intervals(NamedTuple):
@@ -59,7 +61,7 @@ class Function(Drive):
         if not callable(self.fn):
             raise TypeError(f"Function needs a callable u(t), got {type(self.fn).__name__}.")
         if list(self.jumps) != sorted(set(self.jumps)):
-            raise ValueError(f"Function.jumps must increase strictly, got {self.jumps}.")
+            raise ValueError(f"Function.jumps must increase strictly, got {self.jumps}: sort them, drop repeated ones.")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +81,24 @@ class Sampled(Drive):
     def count(self) -> int:
         """How many intervals there are."""
         raise NotImplementedError
+
+    @property
+    def ends(self) -> Int[Tensor, "*batch"] | None:
+        """How many intervals each sequence has, where they differ."""
+        return None if self.lengths is None else self.lengths - (self.us.shape[0] - self.count)
+
+    @property
+    def used(self) -> Bool[Tensor, "time *batch"] | None:
+        """Which samples of us belong to a sequence and are no padding, where lengths differ."""
+        if self.lengths is None:
+            return None
+        position = torch.arange(self.us.shape[0], device=self.us.device)
+        return position.reshape(-1, *[1] * self.lengths.ndim) < self.lengths.to(self.us.device)
+
+    @property
+    def own_times(self) -> bool:
+        """Whether each sample has edges of its own."""
+        return self.edges is not None and self.edges.ndim > 1
 
     @property
     def coefficients(self) -> tuple[Tensor, ...]:
@@ -123,7 +143,7 @@ class Held(Sampled):
 class Linear(Sampled):
     """u(t) = us[k] + s (us[k+1] - us[k]): straight between nodes; T nodes make T - 1 intervals and xs[0] is x0.
 
-    `dt` is the time between nodes, or `edges` holds the T node times.
+    `dt` is the time between nodes, or `edges` holds the T node times; `lengths` counts nodes.
     """
 
     @property
@@ -141,62 +161,72 @@ class Cubic(Linear):
 
     @property
     def coefficients(self) -> tuple[Tensor, ...]:
-        rise = self.us.diff(dim=0)
-        length = self.intervals.length
-        ratio = [1.0, *[after / before for before, after in zip(length[:-1], length[1:], strict=True)]]
-        before = torch.cat([rise[:1], rise[:-1]])
-        scale = [
-            r if isinstance(r, Tensor) else torch.tensor(r, dtype=torch.float64, device=rise.device) for r in ratio
-        ]
-        slope = before * torch.stack(torch.broadcast_tensors(*scale)).reshape(
-            len(ratio), *scale[-1].shape, *[1] * (rise.ndim - 1 - scale[-1].ndim)
-        ).to(rise)
-        return self.us[:-1], slope, 2 * (rise - slope), slope - rise
+        # Padding may be NaN, and NaN times the zero gradient of an unused time would be NaN.
+        us = self.us if self.used is None else torch.where(self.used[..., None], self.us, 0.0)
+        rise = us.diff(dim=0)
+        lengths = self.intervals.length
+        ratios = [torch.as_tensor(b / a, dtype=torch.float64) for a, b in zip(lengths[:-1], lengths[1:], strict=True)]
+        slope = rise
+        if ratios:
+            ratio = torch.stack(ratios).to(rise)
+            before = rise[:-1] * ratio.reshape(ratio.shape + (1,) * (rise.ndim - ratio.ndim))
+            slope = torch.cat([rise[:1], before])
+        return us[:-1], slope, 2 * (rise - slope), slope - rise
 
 
 def _check_samples(drive: Sampled) -> None:
     name, us = type(drive).__name__, drive.us
     if not isinstance(us, Tensor) or not us.is_floating_point():
         raise TypeError(
-            f"{name} needs us as a floating-point Tensor, got {getattr(us, 'dtype', type(us).__name__)}: convert it with .float() or .double()."
+            f"{name} needs us as a floating-point Tensor, got {getattr(us, 'dtype', type(us).__name__)}: "
+            "convert it with .float() or .double(), an array with torch.as_tensor."
         )
     if us.ndim < 2:
         raise ValueError(f"{name} needs us of shape (time, *batch, n_in), got {tuple(us.shape)}.")
     if drive.count < 1:
+        least = 1 + us.shape[0] - drive.count
         raise ValueError(
-            f"{name} has no interval: us has {us.shape[0]} samples along time; at least {1 + us.shape[0] - drive.count} are needed."
+            f"{name} has no interval: us has {us.shape[0]} samples along time, its first axis; give at least {least}."
         )
     if (drive.dt is None) == (drive.edges is None):
-        raise ValueError(
-            f"{name} needs either dt or edges, {'both were' if drive.dt is not None else 'neither was'} given."
-        )
-    if drive.dt is not None and not 0 < drive.dt < float("inf"):
-        raise ValueError(f"{name}: dt must be positive and finite, got {drive.dt}.")
+        given = "both were" if drive.dt is not None else "neither was"
+        raise ValueError(f"{name} needs either dt or edges, {given} given.")
+    if drive.dt is not None:
+        check_duration(f"{name}: dt", drive.dt)
     if drive.edges is not None:
         _check_edges(name, drive.edges, drive.count, us.shape[1:-1])
     if drive.lengths is not None:
-        _check_lengths(name, drive.lengths, drive.count, us.shape[1:-1])
+        _check_lengths(name, drive.lengths, us, us.shape[0] - drive.count)
 
 
-def _check_edges(name: str, edges: Tensor, count: int, batch: torch.Size) -> None:
+def _check_edges(name: str, edges: Any, count: int, batch: torch.Size) -> None:
+    if not isinstance(edges, Tensor):
+        raise TypeError(f"{name}: edges must be a Tensor of times, got {type(edges).__name__}: use torch.as_tensor.")
     if edges.shape not in ((count + 1,), (count + 1, *batch)):
         raise ValueError(
-            f"{name}: edges must have shape ({count + 1},) or {(count + 1, *batch)} for {count} intervals, got {tuple(edges.shape)}."
+            f"{name}: edges must have shape ({count + 1},) or {(count + 1, *batch)} for {count} intervals, "
+            f"got {tuple(edges.shape)}."
         )
-    steps = edges.detach().diff(dim=0)
-    if not bool(torch.isfinite(edges.detach()).all()) or not bool((steps > 0).all()):
-        where = int((~(steps > 0)).reshape(count, -1).any(-1).nonzero()[0]) if bool((~(steps > 0)).any()) else 0
+    if not bool(torch.isfinite(edges.detach()).all()):
+        raise ValueError(f"{name}: edges must be finite, got NaN or infinite ones: give every edge a time.")
+    wrong = ~(edges.detach().diff(dim=0) > 0)
+    if bool(wrong.any()):
+        where = int(wrong.reshape(count, -1).any(-1).nonzero()[0])
         raise ValueError(
-            f"{name}: edges must be finite and increase strictly; edge {where + 1} does not follow edge {where}. Sort them and drop repeated times."
+            f"{name}: edges must increase strictly; edge {where + 1} does not come after edge {where}. "
+            "Sort them and drop repeated times."
         )
 
 
-def _check_lengths(name: str, lengths: Tensor, count: int, batch: torch.Size) -> None:
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise TypeError(f"{name}: lengths counts samples and must be an integer Tensor, got {lengths.dtype}.")
+def _check_lengths(name: str, lengths: Any, us: Tensor, least: int) -> None:
+    batch, samples = tuple(us.shape[1:-1]), us.shape[0]
+    if not isinstance(lengths, Tensor) or lengths.is_floating_point() or lengths.dtype == torch.bool:
+        kind = lengths.dtype if isinstance(lengths, Tensor) else type(lengths).__name__
+        raise TypeError(f"{name}: lengths counts samples and must be an integer Tensor, got {kind}.")
     if lengths.shape != batch:
-        raise ValueError(f"{name}: lengths must have the batch shape {tuple(batch)}, got {tuple(lengths.shape)}.")
-    if bool(((lengths < 0) | (lengths > count)).any()):
+        raise ValueError(f"{name}: lengths must have the batch shape {batch}, got {tuple(lengths.shape)}.")
+    if lengths.numel() and not least <= int(lengths.min()) <= int(lengths.max()) <= samples:
         raise ValueError(
-            f"{name}: lengths must lie between 0 and the {count} intervals of the drive, got {int(lengths.min())} to {int(lengths.max())}."
+            f"{name}: lengths must lie between {least} and the {samples} samples of us, "
+            f"got {int(lengths.min())} to {int(lengths.max())}: pad us, or shorten lengths."
         )

@@ -2,10 +2,19 @@
 
 import math
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+
+def check_duration(name: str, value: Any) -> None:
+    """Raise unless `value` is a positive, finite number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number such as 0.01, got {value!r}.")
+    if not 0 < value < math.inf:
+        raise ValueError(f"{name} must be positive and finite, got {value!r}.")
 
 
 @dataclass(frozen=True)
@@ -15,8 +24,7 @@ class Fixed:
     dt: float
 
     def __post_init__(self) -> None:
-        if not 0 < self.dt < math.inf:
-            raise ValueError(f"Fixed: dt must be positive and finite, got {self.dt}.")
+        check_duration("Fixed: dt", self.dt)
 
 
 @dataclass(frozen=True)
@@ -41,8 +49,8 @@ class Adaptive:
             raise ValueError(
                 f"Adaptive: tolerances must not be negative, and one must be positive; got rtol={self.rtol}, atol={self.atol}."
             )
-        if self.dt0 is not None and not 0 < self.dt0 < math.inf:
-            raise ValueError(f"Adaptive: dt0 must be positive and finite, got {self.dt0}.")
+        if self.dt0 is not None:
+            check_duration("Adaptive: dt0", self.dt0)
         if self.dt_min < 0 or self.max_steps < 1:
             raise ValueError(
                 f"Adaptive: dt_min must not be negative and max_steps at least 1; got dt_min={self.dt_min}, max_steps={self.max_steps}."
@@ -56,6 +64,8 @@ class Every:
     k: int = 1
 
     def __post_init__(self) -> None:
+        if isinstance(self.k, bool) or not isinstance(self.k, int):
+            raise TypeError(f"Every: k counts steps and must be an integer, got {self.k!r}.")
         if self.k < 1:
             raise ValueError(f"Every: k must be at least 1, got {self.k}.")
 
@@ -106,20 +116,10 @@ class Grid(NamedTuple):
 
     def part(self, start: int, stop: int) -> "Grid":
         """Steps start to stop - 1 as a grid of their own, which saves x0 only if it begins the run."""
-        cut = slice(start, stop)
-        live = None if self.live is None else self.live[cut]
-        initial = self.initial and start == 0
-        return Grid(
-            self.t[cut],
-            self.dt[cut],
-            self.interval[cut],
-            self.begin[cut],
-            self.width[cut],
-            live,
-            self.order,
-            initial,
-            self.saved[cut],
-        )
+        columns = {
+            name: value[start:stop] if isinstance(value, list) else value for name, value in self._asdict().items()
+        }
+        return Grid(**columns | {"initial": self.initial and start == 0})
 
 
 def whole_steps(length: float, dt: float) -> tuple[int, float]:

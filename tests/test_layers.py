@@ -14,7 +14,7 @@ LAYERS = (
     ("solvers", "native"),
     ("_march", "_search"),
     ("adjoints",),
-    ("_check", "_grid", "_integrate", "bidirectional", "compat"),
+    ("_check", "_stretches", "_grid", "_grid_adaptive", "_failure", "_integrate", "bidirectional", "compat"),
     ("learning", "analysis"),
     ("plots",),
     ("results", "cli", "__main__"),

@@ -1,0 +1,154 @@
+"""The layout of adaptive steps: from the steps that a search found for each sample to a frozen grid of rows."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ctrnn._grid import Place, Plan, Save, place_saves
+from ctrnn._search import Found, Timeline
+from ctrnn._stretches import Stretch, check_times
+from ctrnn.drive import Drive, Linear, Sampled
+from ctrnn.steps import At, Grid, Last
+from ctrnn.trajectory import Status
+
+
+class _Line(NamedTuple):
+    """The stretches with the gradient of the times that have one: start and length (stretch, row), begin and width (stretch,)."""
+
+    start: Tensor
+    length: Tensor
+    begin: Tensor
+    width: Tensor
+
+
+def timeline(spans: list[Stretch], ends: Tensor | None, rows: int, device: torch.device) -> Timeline:
+    """The stretches as Tensors, for the search; `ends` (*batch,) says how many intervals each sample has."""
+    line = _line(spans, rows, device)
+    interval = torch.tensor([s.interval for s in spans], device=device)
+    count = torch.full((rows,), len(spans), device=device)
+    if ends is not None:
+        count = (interval[:, None] < ends.reshape(1, -1).to(device)).sum(0)
+    start, length, begin, width = (column.detach() for column in line)
+    return Timeline(start, length, count, interval, begin, width)
+
+
+def _line(spans: list[Stretch], rows: int, device: torch.device) -> _Line:
+    def column(values: list[Any]) -> Tensor:
+        if not any(isinstance(v, Tensor) for v in values):
+            return torch.tensor(values, dtype=torch.float64, device=device)[:, None].expand(-1, rows)
+        each = [torch.as_tensor(v, dtype=torch.float64, device=device).reshape(-1).expand(rows) for v in values]
+        return torch.stack(each)
+
+    begin, width = (column(values)[:, 0] for values in ([s.begin for s in spans], [s.width for s in spans]))
+    return _Line(column([s.start for s in spans]), column([s.length for s in spans]), begin, width)
+
+
+def adaptive(
+    drive: Drive, spans: list[Stretch], line: Timeline, found: Found, save: Save | None, batch: torch.Size
+) -> Plan:
+    """Lay out the steps that a search found."""
+    moving = _line(spans, len(found.count), found.dt.device)
+    grid = _grid(line, moving, found)
+    ts, wanted, place = _wanted(drive, spans, line, moving, save, batch)
+    step, theta, valid = _locate(wanted, line, moving, found, isinstance(save, At))
+    grid, index = place_saves(grid, step.cpu(), theta)
+    mask = valid.reshape(-1, *batch) if isinstance(drive, Sampled) and drive.lengths is not None else None
+    return Plan(grid, ts, index.to(found.dt.device), mask, place)
+
+
+def _grid(line: Timeline, moving: _Line, found: Found) -> Grid:
+    """The steps as rows in the order of their number; a step keeps its fractions of its stretch when that moves."""
+    order = torch.argsort(found.count, descending=True, stable=True)
+    steps = found.dt.shape[0]
+    live = (torch.arange(steps, device=order.device)[:, None] < found.count).sum(1).tolist()
+    begin: list[Tensor] = []
+    width: list[Tensor] = []
+    t: list[Tensor] = []
+    dt: list[Tensor] = []
+    interval: list[Tensor] = []
+    for k, rows in enumerate(order[:n] for n in live):
+        i = found.interval[k, rows]
+        offset, length = (column[k, rows] / line.length[i, rows] for column in (found.offset, found.dt))
+        t.append((moving.start[i, rows] + offset * moving.length[i, rows])[:, None])
+        dt.append((length * moving.length[i, rows] if moving.length.requires_grad else found.dt[k, rows])[:, None])
+        begin.append((moving.begin[i] + offset * moving.width[i])[:, None])
+        width.append((length * moving.width[i])[:, None])
+        interval.append(line.drive[i])
+    return Grid(t, dt, interval, begin, width, live, order, False, [() for _ in live])
+
+
+def _wanted(
+    drive: Drive, spans: list[Stretch], line: Timeline, moving: _Line, save: Save | None, batch: torch.Size
+) -> tuple[Tensor, Tensor, Place]:
+    """Times of the saves, the same for every row (save, row), and where in the drive they are."""
+    own_times = isinstance(drive, Sampled) and drive.own_times
+    if isinstance(save, At):
+        check_times(save, spans)
+        ts = save.ts.to(line.start.device)
+        wanted = ts[:, None].expand(-1, line.count.shape[0])
+        place = _place(wanted.detach(), line)
+        return ts, wanted, place if own_times else Place(place.interval[:, 0], place.fraction[:, 0])
+    ends = torch.tensor(_kept(drive, spans, save), device=line.start.device)  # stretches; -1 is x0
+    at = ends.clamp(min=0)
+    edges = torch.where(ends[:, None] < 0, moving.start[at], moving.start[at] + moving.length[at])
+    fraction = torch.where(ends < 0, line.begin[at], line.begin[at] + line.width[at])
+    return edges.reshape(-1, *batch) if own_times else edges[:, 0], edges, Place(line.drive[at], fraction)
+
+
+def _place(times: Tensor, line: Timeline) -> Place:
+    """Where in the drive the times (save, row) lie: at an edge, at the end of the interval before it."""
+    stop = (line.start + line.length).T.contiguous()
+    at = torch.searchsorted(stop, times.T.contiguous()).clamp(max=stop.shape[1] - 1).T
+    part = (times - line.start.gather(0, at)) / line.length.gather(0, at)
+    return Place(line.drive[at], line.begin[at] + line.width[at] * part.clamp(0.0, 1.0))
+
+
+def _kept(drive: Drive, spans: list[Stretch], save: Save | None) -> list[int]:
+    """The stretches at whose ends a state is kept; -1 is x0."""
+    if isinstance(save, Last) or not isinstance(drive, Sampled):
+        return [len(spans) - 1]
+    return ([-1] if isinstance(drive, Linear) else []) + list(range(len(spans)))
+
+
+def _locate(wanted: Tensor, line: Timeline, moving: _Line, found: Found, free: bool) -> tuple[Tensor, Tensor, Tensor]:
+    """The step of every sample in which each wanted time lies, -1 for x0, -2 for none; where in it; whether the sample lasts.
+
+    A finished sample keeps its last state, a failed one has none beyond its failure. `free` times are no ends of stretches.
+    """
+    times = wanted.detach()
+    sample = torch.arange(times.shape[1], device=times.device)
+    last = (line.count - 1).clamp(min=0)
+    end = torch.where(line.count > 0, line.start[last, sample] + line.length[last, sample], line.start[0])
+    slack = 1e-12 * (end.abs() + line.length.sum(0))
+    beyond = times > end + slack
+    if not found.dt.shape[0]:
+        nowhere = torch.where(found.status == Status.REACHED, -1, -2).expand(times.shape)
+        at_start = (times - line.start[0]).abs() <= slack
+        return torch.where(at_start, -1, nowhere), torch.full_like(times, torch.nan), ~beyond
+    step, stop = _step_holding(times - slack, line, found)
+    failed = (found.status != Status.REACHED) & (beyond | (step >= found.count))
+    step = torch.where(beyond, (found.count - 1).expand_as(step), step)
+    at = step.clamp(0, found.dt.shape[0] - 1)
+    theta = _fraction(wanted, line, moving, found, at, sample)
+    # A free time does not move with the end of a step on which it happens to lie: its gradient needs the slope there.
+    ended = beyond if free and theta.requires_grad else beyond | ((times - stop[at, sample]).abs() <= slack)
+    step = torch.where(failed, -2, step)
+    step = torch.where((times - line.start[0]).abs() <= slack, -1, step)
+    return step, torch.where(ended, torch.nan, theta), ~beyond
+
+
+def _step_holding(times: Tensor, line: Timeline, found: Found) -> tuple[Tensor, Tensor]:
+    """For each (save, row) the first step that ends at or after the time; and the ends of all steps, infinite where there is none."""
+    sample = torch.arange(times.shape[1], device=times.device)
+    number = torch.arange(found.dt.shape[0], device=times.device)[:, None]
+    stop = line.start[found.interval, sample] + found.offset + found.dt
+    stop = torch.where(number < found.count, stop, torch.inf)
+    return torch.searchsorted(stop.T.contiguous(), times.T.contiguous()).T, stop
+
+
+def _fraction(wanted: Tensor, line: Timeline, moving: _Line, found: Found, at: Tensor, sample: Tensor) -> Tensor:
+    interval = found.interval[at, sample]
+    scale = moving.length[interval, sample] / line.length[interval, sample]  # 1, with the gradient of the length
+    begin = moving.start[interval, sample] + found.offset[at, sample] * scale
+    return (wanted - begin) / (found.dt[at, sample] * scale)

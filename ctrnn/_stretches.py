@@ -1,0 +1,116 @@
+"""The stretches of time of a run, each inside one interval of its drive: steps never cross their ends."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from ctrnn.drive import Drive, Function, Sampled
+from ctrnn.steps import At, whole_steps
+
+
+class Stretch(NamedTuple):
+    """From where to where in time, and from where to how much of the drive's interval, as fractions."""
+
+    interval: int
+    start: Any  # number, or Tensor () or (*batch,)
+    length: Any
+    begin: Any
+    width: Any
+
+
+def number(value: Any) -> float:
+    """A time as a number; of times per sample, the longest."""
+    return float(value.detach().max()) if isinstance(value, Tensor) else float(value)
+
+
+def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:
+    """The intervals of the drive, cut to t_span."""
+    if not isinstance(drive, Sampled):
+        assert t_span is not None
+        return _between(t_span, drive.jumps if isinstance(drive, Function) else ())
+    starts, lengths = drive.intervals
+    whole = [Stretch(i, start, length, 0.0, 1.0) for i, (start, length) in enumerate(zip(starts, lengths, strict=True))]
+    if t_span is None:
+        return whole
+    if drive.own_times:
+        raise ValueError(
+            "t_span cannot cut a drive whose samples have edges of their own: "
+            "cut us and edges themselves, or give edges of shape (time + 1,)."
+        )
+    return _clip(whole, t_span)
+
+
+def _between(t_span: tuple[Any, Any], jumps: tuple[float, ...]) -> list[Stretch]:
+    inner = [t for t in jumps if number(t_span[0]) < t < number(t_span[1])]
+    edges = [t_span[0], *inner, t_span[1]]
+    return [Stretch(0, a, b - a, 0.0, 1.0) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+
+
+def _clip(whole: list[Stretch], t_span: tuple[Any, Any]) -> list[Stretch]:
+    first, last = bounds(whole)
+    t0, t1 = number(t_span[0]), number(t_span[1])
+    slack = 1e-9 * max(last - first, abs(last))
+    if t0 < first - slack or t1 > last + slack:
+        raise ValueError(
+            f"t_span ({t0:g}, {t1:g}) reaches outside the drive, which is given from {first:g} to {last:g}: "
+            "shorten t_span, or give a longer drive."
+        )
+    return [_clip_one(s, t_span, slack) for s in whole if _end(s) > t0 + slack and number(s.start) < t1 - slack]
+
+
+def _clip_one(s: Stretch, t_span: tuple[Any, Any], slack: float) -> Stretch:
+    """A stretch between the ends of t_span. A Tensor at an edge replaces the edge, for its gradient."""
+    low, high = (
+        t if inside > slack or (isinstance(t, Tensor) and inside > -slack) else None
+        for t, inside in ((t_span[0], number(t_span[0]) - number(s.start)), (t_span[1], _end(s) - number(t_span[1])))
+    )
+    if low is None and high is None:
+        return s
+    start = s.start if low is None else low
+    stop = s.start + s.length if high is None else high
+    return Stretch(s.interval, start, stop - start, (start - s.start) / s.length, (stop - start) / s.length)
+
+
+def _end(s: Stretch) -> float:
+    return number(s.start) + number(s.length)
+
+
+def bounds(spans: list[Stretch]) -> tuple[float, float]:
+    """Where the run begins and ends; of times per sample, the earliest begin and the latest end."""
+    first = spans[0].start
+    return float(first.detach().min()) if isinstance(first, Tensor) else float(first), number(
+        spans[-1].start + spans[-1].length
+    )
+
+
+def check_times(save: At, spans: list[Stretch]) -> None:
+    """Raise if a time to save lies outside the run."""
+    first, last = bounds(spans)
+    slack = 1e-9 * max(abs(first), abs(last), last - first)
+    low, high = float(save.ts[0].detach()), float(save.ts[-1].detach())
+    if low < first - slack or high > last + slack:
+        raise ValueError(
+            f"At: the times {low:g} to {high:g} reach outside the run, which goes from {first:g} to {last:g}: "
+            "drop those outside, or run longer."
+        )
+
+
+def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
+    """Stretches with the times of `At` as edges, except where a whole step ends there anyway."""
+    moving = save.ts.requires_grad
+    times = list(save.ts.unbind(0)) if moving else save.ts.tolist()
+    return [part for s in spans for part in _cut(s, times, dt, moving)]
+
+
+def _cut(s: Stretch, times: list[Any], dt: float, moving: bool) -> list[Stretch]:
+    a, length = number(s.start), number(s.length)
+    inner = [t for t in times if 1e-9 < (number(t) - a) / length < 1 - 1e-9]
+    count, _ = whole_steps(length, dt)
+    steps = [(number(t) - a) / length * count for t in inner]
+    if not moving and all(abs(k - round(k)) < 1e-9 * count for k in steps):
+        return [s]
+    edges = [s.start, *inner, s.start + s.length]
+    return [
+        Stretch(s.interval, p, q - p, s.begin + s.width * ((p - s.start) / s.length), s.width * ((q - p) / s.length))
+        for p, q in zip(edges[:-1], edges[1:], strict=True)
+    ]
