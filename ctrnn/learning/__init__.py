@@ -1,0 +1,15 @@
+"""Learning: how weights and time constants are found."""
+
+from ctrnn.learning.distributions import Choice as Choice
+from ctrnn.learning.distributions import Distribution as Distribution
+from ctrnn.learning.distributions import LogUniform as LogUniform
+from ctrnn.learning.distributions import Uniform as Uniform
+from ctrnn.learning.ensemble import fit_ensemble as fit_ensemble
+from ctrnn.learning.fit import fit as fit
+from ctrnn.learning.metrics import Record as Record
+from ctrnn.learning.penalties import Penalty as Penalty
+from ctrnn.learning.penalties import RatePenalty as RatePenalty
+from ctrnn.learning.penalties import WeightPenalty as WeightPenalty
+from ctrnn.learning.runner import Gap as Gap
+from ctrnn.learning.training import Fitted as Fitted
+from ctrnn.learning.training import TrainingError as TrainingError
