@@ -178,10 +178,11 @@ def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size) -> None
     u = drive.fn(torch.as_tensor(t_span[0], dtype=torch.float64).detach())
     if not isinstance(u, Tensor):
         raise TypeError(f"The drive's function must return a Tensor (*batch, n_in), got {type(u).__name__}.")
-    if u.shape[-1:] != (model.n_in,) or u.shape[:-1] not in ((), batch):
+    n_in = u.shape[-1] if u.ndim and model.n_in is None else model.n_in
+    if u.shape[-1:] != (n_in,) or u.shape[:-1] not in ((), batch):
         raise ValueError(
             f"The drive's function returned the shape {tuple(u.shape)} for one time, {type(model).__name__} needs "
-            f"{(model.n_in,)} or {(*batch, model.n_in)}."
+            f"{(n_in,)} or {(*batch, n_in)}."
         )
 
 

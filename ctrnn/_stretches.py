@@ -99,6 +99,9 @@ def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
     """Stretches with the times of `At` as edges, except where a whole step ends there anyway."""
     moving = save.ts.requires_grad
     times = list(save.ts.unbind(0)) if moving else save.ts.tolist()
+    if moving and abs(number(times[-1]) - _end(spans[-1])) <= 1e-9 * number(spans[-1].length):
+        last = spans[-1]
+        spans = [*spans[:-1], last._replace(length=times[-1] - last.start)]
     return [part for s in spans for part in _cut(s, times, dt, moving)]
 
 

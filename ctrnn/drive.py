@@ -177,8 +177,9 @@ class Cubic(Linear):
 def _check_samples(drive: Sampled) -> None:
     name, us = type(drive).__name__, drive.us
     if not isinstance(us, Tensor) or not us.is_floating_point():
+        kind = us.dtype if isinstance(us, Tensor) else type(us).__name__
         raise TypeError(
-            f"{name} needs us as a floating-point Tensor, got {getattr(us, 'dtype', type(us).__name__)}: "
+            f"{name} needs us as a floating-point Tensor, got {kind}: "
             "convert it with .float() or .double(), an array with torch.as_tensor."
         )
     if us.ndim < 2:

@@ -221,7 +221,7 @@ class Wrapped(Relaxation):
         super().__init__()
         self.cell = cell
         self.tau = tau
-        self.n_in = int(getattr(cell, "input_size", 0))
+        self.n_in = getattr(cell, "input_size", None)  # type: ignore[assignment]  # None: the cell does not say
 
     def target(self, t: Tensor, x: State, u: Tensor, alpha: Any = 0) -> State:
         del t, alpha

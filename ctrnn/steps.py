@@ -77,7 +77,10 @@ class Last:
 
 @dataclass(frozen=True, eq=False)
 class At:
-    """Keep the states at these increasing times: edges of fixed steps, dense output of adaptive ones. A gradient reaches them."""
+    """Keep the states at these increasing times: edges of fixed steps, dense output of adaptive ones.
+
+    A gradient reaches times given as a Tensor; in a fixed run not one that falls on an edge of the drive inside the run.
+    """
 
     ts: Tensor
 
