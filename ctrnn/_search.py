@@ -1,4 +1,7 @@
-"""Adaptive steps: each sample looks for its own sequence of steps, without gradients, before the differentiable run on the sequence found."""
+"""Adaptive steps: each sample looks for its own sequence of steps, without gradients.
+
+The differentiable run then takes place on the frozen sequence.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -7,36 +10,37 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import Source, pick
-from ctrnn._types import Input, State
+from ctrnn._march import Source, pick, within
+from ctrnn._types import State
 from ctrnn.drive import Piece
-from ctrnn.solvers.base import EmbeddedSolver, Step, advance, value
+from ctrnn.solvers.base import Attempt, EmbeddedSolver, Step, advance, value
 from ctrnn.steps import Adaptive
 from ctrnn.trajectory import Status
 
 
 class Timeline(NamedTuple):
-    """The intervals of every row: start and length (interval, row) in float64, how many each row has, and which interval of the drive, from and to which fraction, each is."""
+    """The intervals of every row, and where in the drive each lies."""
 
-    start: Tensor
-    length: Tensor
-    count: Tensor
-    drive: Tensor  # (interval,)
-    begin: Tensor  # (interval,)
-    width: Tensor  # (interval,)
+    start: Tensor  # (interval, row), float64
+    length: Tensor  # (interval, row), float64
+    count: Tensor  # type: ignore[assignment]  # (row,): how many intervals a row has
+    drive: Tensor  # (interval,): the interval of the drive
+    begin: Tensor  # (interval,): where in it this one begins, as a fraction ...
+    width: Tensor  # (interval,): ... and how much of it this one covers
 
 
 class Found(NamedTuple):
-    """The accepted steps of every row, (step, row): interval, offset from the interval's start, length; and how each row ended."""
+    """The accepted steps of every row, (step, row): interval, offset from its start, length; and how each row ended."""
 
     interval: Tensor
     offset: Tensor
     dt: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]
     rejected: Tensor
     evaluations: Tensor
     status: Tensor
     failed_at: Tensor  # time at which a row stopped that did not reach its end
+    blame: Tensor  # the part of its state, by number, that did not allow the next step
 
 
 class _Rows(NamedTuple):
@@ -45,10 +49,11 @@ class _Rows(NamedTuple):
     sample: Tensor
     x: State
     interval: Tensor
-    offset: Tensor
-    dt: Tensor
-    first: State | None  # slope at the present state, where known
-    last_error: Tensor
+    offset: Tensor  # time since the interval's start
+    dt: Tensor  # the step wanted next
+    slope: State | None  # at the present state, for solvers that begin with it ...
+    stale: Tensor  # ... where it must be evaluated again
+    last_error: Tensor  # of the last accepted step, in units of the tolerance
     held_back: Tensor  # the step before was rejected
 
 
@@ -56,74 +61,54 @@ class _Search:
     """One search: the problem, and the tallies of all rows."""
 
     def __init__(
-        self, step: Step, source: Source, timeline: Timeline, steps: Adaptive, jumps: bool, like: State
+        self, step: Step, source: Source, timeline: Timeline, steps: Adaptive, jumps: bool, dtype: torch.dtype
     ) -> None:
-        solver = step.solver
-        assert isinstance(solver, EmbeddedSolver)
-        self.model, self.solver, self.source, self.timeline, self.steps, self.jumps = (
-            step.model,
-            solver,
-            source,
-            timeline,
-            steps,
-            jumps,
+        assert isinstance(step.solver, EmbeddedSolver)
+        self.model, self.solver = step.model, step.solver
+        self.source, self.timeline, self.steps, self.jumps = source, timeline, steps, jumps
+        self.rows, self.dtype = timeline.count.shape[0], dtype
+        self.accepted, self.rejected, self.evaluations, self.status, self.blame = (
+            torch.zeros_like(timeline.count) for _ in range(5)
         )
-        rows = timeline.count.shape[0]
-        self.rows, self.dtype = rows, tree.leaves(like)[0].dtype
-        self.accepted, self.rejected, self.status = (
-            torch.zeros(rows, dtype=torch.long, device=timeline.count.device) for _ in range(3)
-        )
-        self.evaluations = torch.zeros_like(self.accepted)
-        self.failed_at = torch.full((rows,), torch.nan, dtype=torch.float64, device=timeline.count.device)
+        self.failed_at = torch.full_like(timeline.start[0], torch.nan)
         self.log: list[tuple[Tensor, ...]] = []
 
-    def input(self, sample: Tensor, interval: Tensor, t: Tensor, dt: Tensor, offset: Tensor) -> Input:
-        """The drive over a step of each row."""
-        line = self.timeline
-        if self.source.function is not None:
-            return lambda c: self._function(sample, t + c * dt)
-        if not self.source.coefficients:
-            return self.source.silence.index_select(0, sample)
-        pieces = tuple(coefficient[line.drive[interval], sample] for coefficient in self.source.coefficients)
+    def input(self, rows: _Rows, t: Tensor, dt: Tensor) -> Any:
+        """The drive of each row over a step of length dt (row,) from t (row, 1)."""
+        line, source = self.timeline, self.source
+        if source.function is not None:
+            return lambda c: self._function(rows.sample, within(t.to(self.dtype), c, dt[:, None]))
+        if not source.coefficients:
+            return source.silence.index_select(0, rows.sample)
+        pieces = tuple(coefficient[line.drive[rows.interval], rows.sample] for coefficient in source.coefficients)
         if len(pieces) == 1:
             return pieces[0]
-        scale = line.width[interval] / line.length[interval, sample]
-        return Piece(pieces, (line.begin[interval] + offset * scale)[:, None], (dt[:, 0] * scale)[:, None])
+        scale = line.width[rows.interval] / line.length[rows.interval, rows.sample]
+        return Piece(pieces, (line.begin[rows.interval] + rows.offset * scale)[:, None], (dt * scale)[:, None])
 
     def _function(self, sample: Tensor, t: Tensor) -> Tensor:
+        # fn may hold values of each sample: it sees the whole batch, with any time where a sample has finished.
         assert self.source.function is not None
-        full = t[:1].expand(self.rows, 1).index_copy(0, sample, t).to(self.dtype)
-        u = self.source.function(full)
-        return (u if u.ndim > 1 else u.expand(self.rows, -1)).index_select(0, sample)
+        full = t[:1].expand(self.rows, 1).index_copy(0, sample, t)
+        return self.source.function(full).index_select(0, sample)
 
     def time(self, rows: _Rows) -> Tensor:
+        """The present time of each row, (row, 1)."""
         return (self.timeline.start[rows.interval, rows.sample] + rows.offset)[:, None]
 
-    def slope(self, rows: _Rows) -> State:
-        """The slope at the present state of each row."""
+    def slope(self, rows: _Rows, x: State, dt: Tensor, c: float) -> State:
+        """The vector field at x, the fraction c of a step of length dt later."""
         t = self.time(rows)
-        u = self.input(rows.sample, rows.interval, t, rows.dt[:, None], rows.offset)
         self.evaluations[rows.sample] += 1
-        return self.model(t.to(self.dtype), rows.x, value(u, 0.0))
+        return self.model((t + c * dt[:, None]).to(self.dtype), x, value(self.input(rows, t, dt), c))
 
-    def first_step(self, rows: _Rows) -> Tensor:
-        """A first step by Hairer, Norsett & Wanner (1993), II.4: both Euler and the first neglected term stay near a hundredth of the tolerance."""
-        span = self.timeline.length.sum(0)[rows.sample]
-        if self.steps.dt0 is not None:
-            return torch.full_like(span, self.steps.dt0)
-        x, slope = tree.ravel(rows.x, 1), tree.ravel(rows.first, 1)  # type: ignore[arg-type]
-        scale = self.steps.atol + self.steps.rtol * x.abs()
-        d0, d1 = _rms(x / scale), _rms(slope / scale)
-        guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6 * span, 0.01 * d0 / d1).clamp(max=span)
-        probe = rows._replace(x=advance(rows.x, guess[:, None], rows.first), dt=guess)  # type: ignore[arg-type]
-        d2 = _rms((tree.ravel(self.slope(probe), 1) - slope) / scale) / guess
-        most = torch.maximum(d1, d2)
-        assert self.solver.error_order is not None
-        refined = torch.where(
-            most <= 1e-15, torch.clamp(1e-3 * guess, min=1e-6), (0.01 / most) ** (1 / (self.solver.error_order + 1))
-        )
-        step = torch.minimum(100 * guess, refined)
-        return torch.where(torch.isfinite(step) & (step > 0), step, 1e-6 * span).minimum(span)
+    def attempt(self, rows: _Rows, dt: Tensor) -> Attempt:
+        """One step of every row."""
+        t = self.time(rows)
+        u = self.input(rows, t, dt)
+        attempt = self.solver.attempt(self.model, t.to(self.dtype), dt[:, None], rows.x, u, rows.slope)
+        self.evaluations[rows.sample] += len(attempt.slopes) - (rows.slope is not None)
+        return attempt
 
 
 def search(
@@ -135,82 +120,128 @@ def search(
     jumps: bool,
     progress: Callable[[float], None] | None = None,
 ) -> Found:
-    """The steps of every row of x (row, *event)."""
+    """The steps of every row of x (row, *event); `jumps` says whether the drive does at the intervals' edges."""
     with torch.no_grad():
-        job = _Search(step, source, timeline, steps, jumps, x)
-        samples = (timeline.count > 0).nonzero()[:, 0]
-        zeros = torch.zeros(len(samples), dtype=torch.float64, device=samples.device)
-        index = torch.zeros_like(samples)
-        rows = _Rows(samples, pick(x, samples), index, zeros, zeros + 1.0, None, zeros + 1.0, index.bool())
-        if len(samples):
-            rows = rows._replace(first=job.slope(rows))
-            rows = rows._replace(dt=job.first_step(rows))
+        job = _Search(step, source, timeline, steps, jumps, tree.leaves(x)[0].dtype)
+        rows = _begin(job, x)
         while len(rows.sample):
-            rows = _advance(job, rows)
+            rows = _advance(job, _refresh(job, rows))
             if progress is not None and len(rows.sample):
                 progress(_progress(job, rows))
         return _collect(job)
 
 
-def _progress(job: _Search, rows: _Rows) -> float:
-    covered = job.time(rows)[:, 0] - job.timeline.start[0, rows.sample]
-    return float((covered / job.timeline.length.sum(0)[rows.sample]).clamp(max=1.0).mean())
+def _begin(job: _Search, x: State) -> _Rows:
+    """All rows that have a way to go, with their first step."""
+    sample = (job.timeline.count > 0).nonzero()[:, 0]
+    zero = torch.zeros_like(job.timeline.start[0, sample])
+    index, no = torch.zeros_like(sample), torch.zeros_like(sample).bool()
+    rows = _Rows(sample, pick(x, sample), index, zero, zero + 1.0, None, no, zero + 1.0, no)
+    if job.steps.dt0 is not None or not len(sample):
+        dt = zero + (job.steps.dt0 or 1.0)
+        return rows._replace(dt=dt)
+    slope = job.slope(rows, rows.x, zero, 0.0)
+    dt = _first_step(job, rows, slope)
+    return rows._replace(dt=dt, slope=slope if job.solver.starts_with_slope else None)
+
+
+def _first_step(job: _Search, rows: _Rows, slope: State) -> Tensor:
+    """A first step by Hairer, Norsett & Wanner (1993), II.4.
+
+    The change of an Euler step and the first neglected term both stay near a hundredth of the tolerance.
+    """
+    assert job.solver.error_order is not None
+    span = job.timeline.length[0, rows.sample]
+    x, k = tree.ravel(rows.x, 1), tree.ravel(slope, 1)
+    scale = job.steps.atol + job.steps.rtol * x.abs()
+    d0, d1 = _rms(x, scale), _rms(k, scale)
+    guess = torch.where((d0 < 1e-5) | (d1 < 1e-5), 1e-6 * span, 0.01 * d0 / d1).minimum(span)
+    later = job.slope(rows, advance(rows.x, guess[:, None], slope), guess, 1.0)
+    steepest = torch.maximum(d1, _rms(tree.ravel(later, 1) - k, scale) / guess)
+    refined = (0.01 / steepest) ** (1 / (job.solver.error_order + 1))
+    refined = torch.where(steepest <= 1e-15, (1e-3 * guess).clamp(min=1e-6), refined)
+    dt = torch.minimum(100 * guess, refined)
+    dt = torch.where(torch.isfinite(dt) & (dt > 0), dt, 1e-6 * span)
+    return dt.clamp(min=job.steps.dt_min).minimum(job.timeline.length.sum(0)[rows.sample])
+
+
+def _refresh(job: _Search, rows: _Rows) -> _Rows:
+    """Evaluate the slopes that the step before did not leave: where the drive jumps, or if the method ends in none."""
+    if not job.solver.starts_with_slope:
+        return rows
+    if rows.slope is None:
+        return rows._replace(slope=job.slope(rows, rows.x, rows.dt, 0.0))
+    which = rows.stale.nonzero()[:, 0]
+    if not len(which):
+        return rows
+    some = pick(rows, which)
+    new = job.slope(some, some.x, some.dt, 0.0)
+    return rows._replace(slope=tree.map(lambda old, k: old.index_copy(0, which, k), rows.slope, new))
 
 
 def _advance(job: _Search, rows: _Rows) -> _Rows:
     """One attempted step of every row under way; finished and failed rows leave."""
     remaining = job.timeline.length[rows.interval, rows.sample] - rows.offset
     ends = rows.dt >= remaining * (1 - 1e-10)
-    dt = torch.where(ends, remaining, torch.where(rows.dt > 0.5 * remaining, 0.5 * remaining, rows.dt))
-    t = job.time(rows)
-    u = job.input(rows.sample, rows.interval, t, dt[:, None], rows.offset)
-    attempt = job.solver.attempt(job.model, t.to(job.dtype), dt[:, None], rows.x, u, rows.first)
-    job.evaluations[rows.sample] += len(attempt.slopes) - (rows.first is not None)
+    # Two equal steps to an edge are better than a long one and a crumb.
+    dt = torch.where(ends, remaining, torch.minimum(rows.dt, 0.5 * remaining))
+    attempt = job.attempt(rows, dt)
     error = _error(rows.x, attempt.x, attempt.error, job.steps)
     accept = error <= 1.0
-    job.accepted[rows.sample] += accept
-    job.rejected[rows.sample] += ~accept
-    job.log.append(
-        (
-            rows.sample[accept],
-            job.accepted[rows.sample[accept]] - 1,
-            rows.interval[accept],
-            rows.offset[accept],
-            dt[accept],
-        )
-    )
-    wanted = _next_step(job.solver, dt, error, rows, accept)
-    wanted = torch.where(accept & (dt < rows.dt), torch.maximum(wanted, rows.dt), wanted)
     crossed = accept & ends
-    moved = rows._replace(
+    _record(job, rows, dt, accept)
+    wanted = _next_step(job.solver, dt, error, rows, accept)
+    wanted = torch.where(
+        accept & (dt < rows.dt), torch.maximum(wanted, rows.dt), wanted
+    )  # an edge is no reason to slow down
+    moved = _Rows(
+        sample=rows.sample,
         x=_where(accept, attempt.x, rows.x),
         interval=rows.interval + crossed,
         offset=torch.where(crossed, 0.0, torch.where(accept, rows.offset + dt, rows.offset)),
         dt=wanted,
+        slope=rows.slope if attempt.last is None or rows.slope is None else _where(accept, attempt.last, rows.slope),
+        stale=accept if attempt.last is None else crossed & job.jumps,
         last_error=torch.where(accept, error.clamp(min=1e-4), rows.last_error),
         held_back=~accept,
-        first=None if attempt.last is None or rows.first is None else _where(accept, attempt.last, rows.first),
     )
-    moved = _leave(job, moved, t[:, 0], error, accept)
-    return _refresh(job, moved, crossed)
+    return _leave(job, moved, job.time(rows)[:, 0], error, lambda: _blame(rows.x, attempt, job.steps))
+
+
+def _record(job: _Search, rows: _Rows, dt: Tensor, accept: Tensor) -> None:
+    sample = rows.sample[accept]
+    job.log.append((sample, job.accepted[sample], rows.interval[accept], rows.offset[accept], dt[accept]))
+    job.accepted[rows.sample] += accept
+    job.rejected[rows.sample] += ~accept
 
 
 def _where(keep: Tensor, a: State, b: State) -> State:
     return tree.map(lambda p, q: torch.where(keep.reshape(-1, *[1] * (p.ndim - 1)), p, q), a, b)
 
 
-def _rms(flat: Tensor) -> Tensor:
-    return flat.to(torch.float64).square().mean(-1).sqrt()
+def _rms(flat: Tensor, scale: Tensor) -> Tensor:
+    """Root mean square over the state in units of `scale`; nothing is no error on any scale."""
+    return torch.where(flat == 0, 0.0, flat / scale).to(torch.float64).square().mean(-1).sqrt()
 
 
 def _error(x: State, new: State, error: State, steps: Adaptive) -> Tensor:
+    """The error of each row in units of its tolerance; infinite where the new state or the error is not finite."""
     old, fresh, wrong = (tree.ravel(part, 1) for part in (x, new, error))
-    ratio = _rms(wrong / (steps.atol + steps.rtol * torch.maximum(old.abs(), fresh.abs())))
+    ratio = _rms(wrong, steps.atol + steps.rtol * torch.maximum(old.abs(), fresh.abs()))
     return torch.where(torch.isfinite(ratio) & torch.isfinite(fresh).all(-1), ratio, torch.inf)
 
 
+def _blame(x: State, attempt: Attempt, steps: Adaptive) -> Tensor:
+    """For each row the part of the state with the largest error against its tolerance, or that is not finite."""
+    parts = zip(*map(tree.leaves, (x, attempt.x, attempt.error)), strict=True)
+    return torch.stack([_error(old, new, wrong, steps) for old, new, wrong in parts]).argmax(0)
+
+
 def _next_step(solver: EmbeddedSolver, dt: Tensor, error: Tensor, rows: _Rows, accept: Tensor) -> Tensor:
-    """The PI controller of Hairer & Wanner (1996), IV.2, with its usual 0.7 / 0.4; a rejected step falls back to the plain rule and the next one does not grow."""
+    """The PI controller of Hairer & Wanner (1996), IV.2, with its usual 0.7 and 0.4.
+
+    A rejected step falls back to the plain rule, and the one after it does not grow.
+    """
     assert solver.error_order is not None
     k = solver.error_order + 1
     grow = 0.9 * error.clamp(min=1e-10) ** (-0.7 / k) * rows.last_error ** (0.4 / k)
@@ -219,50 +250,36 @@ def _next_step(solver: EmbeddedSolver, dt: Tensor, error: Tensor, rows: _Rows, a
     return dt * torch.where(accept, grow, shrink).clamp(0.1, 10.0)
 
 
-def _leave(job: _Search, rows: _Rows, t: Tensor, error: Tensor, accept: Tensor) -> _Rows:
-    """Drop the rows that are through and, with their status, those that cannot go on."""
-    smallest = torch.clamp(16 * torch.finfo(torch.float64).eps * t.abs(), min=max(job.steps.dt_min, 1e-300))
-    stuck = ~accept & (rows.dt < smallest)
+def _leave(job: _Search, rows: _Rows, t: Tensor, error: Tensor, blame: Callable[[], Tensor]) -> _Rows:
+    """Drop the rows that are through and, with their status, those that cannot go on; t is where their step began."""
+    least = max(job.steps.dt_min, torch.finfo(job.dtype).tiny)
+    stuck = rows.dt < (16 * torch.finfo(torch.float64).eps * t.abs()).clamp(min=least)
     spent = (job.accepted + job.rejected)[rows.sample] >= job.steps.max_steps
     through = rows.interval >= job.timeline.count[rows.sample]
     failed = (stuck | spent) & ~through
     if bool(failed.any()):
-        why = torch.where(
-            stuck,
-            torch.where(torch.isinf(error), int(Status.NON_FINITE_STATE), int(Status.STEP_SIZE_UNDERFLOW)),
-            int(Status.MAX_STEPS_REACHED),
-        )
-        job.status[rows.sample[failed]] = why[failed]
-        job.failed_at[rows.sample[failed]] = t[failed]
+        small = torch.where(torch.isinf(error), int(Status.NON_FINITE_STATE), int(Status.STEP_SIZE_UNDERFLOW))
+        who = rows.sample[failed]
+        job.status[who] = torch.where(stuck, small, int(Status.MAX_STEPS_REACHED))[failed]
+        job.failed_at[who] = t[failed]
+        job.blame[who] = blame()[failed]
     gone = through | failed
-    if not bool(gone.any()):
-        return rows
-    stay = (~gone).nonzero()[:, 0]
-    return _Rows(*[_select(part, stay) for part in rows])
+    return pick(rows, (~gone).nonzero()[:, 0]) if bool(gone.any()) else rows
 
 
-def _select(part: Any, stay: Tensor) -> Any:
-    return None if part is None else pick(part, stay)
-
-
-def _refresh(job: _Search, rows: _Rows, crossed: Tensor) -> _Rows:
-    """Slopes of the step before do not carry over where the drive jumps, nor where the method does not end in a slope."""
-    if not len(rows.sample):
-        return rows
-    if rows.first is None:
-        return rows._replace(first=job.slope(rows)) if job.solver.starts_with_slope else rows
-    at_edge = (rows.offset == 0.0) & (rows.interval > 0)
-    if job.jumps and bool(crossed.any()) and bool(at_edge.any()):
-        return rows._replace(first=_where(at_edge, job.slope(rows), rows.first))
-    return rows
+def _progress(job: _Search, rows: _Rows) -> float:
+    """The part of all rows' time that lies behind them; a row that left counts whole."""
+    covered = job.time(rows)[:, 0] - job.timeline.start[0, rows.sample]
+    ahead = 1 - covered / job.timeline.length.sum(0)[rows.sample]
+    return 1 - float(ahead.clamp(0.0, 1.0).sum()) / job.rows
 
 
 def _collect(job: _Search) -> Found:
-    most = int(job.accepted.max()) if job.rows else 0
-    shape, device = (most, job.rows), job.accepted.device
+    shape, device = (int(job.accepted.max()) if job.rows else 0, job.rows), job.accepted.device
     interval = torch.zeros(shape, dtype=torch.long, device=device)
     offset, dt = (torch.zeros(shape, dtype=torch.float64, device=device) for _ in range(2))
     if job.log:
         sample, position, which, where, length = (torch.cat(column) for column in zip(*job.log, strict=True))
         interval[position, sample], offset[position, sample], dt[position, sample] = which, where, length
-    return Found(interval, offset, dt, job.accepted, job.rejected, job.evaluations, job.status, job.failed_at)
+    ends = (job.accepted, job.rejected, job.evaluations, job.status, job.failed_at, job.blame)
+    return Found(interval, offset, dt, *ends)
