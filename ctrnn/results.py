@@ -166,7 +166,11 @@ def version(distribution: str = "ctrnn-sim") -> str:
 
 def claims_table(claims: Sequence[Claim]) -> Table:
     """The claims as a table for a terminal."""
-    table = Table("", "claim", "kind", "measured", "expected", title="Claims", show_lines=True)
+    table = Table("", title="Claims", show_lines=True)
+    table.add_column("claim", ratio=1, min_width=24)
+    table.add_column("kind", no_wrap=True)
+    table.add_column("measured", max_width=15)
+    table.add_column("expected", max_width=15)
     for claim in claims:
         mark = Text("holds", "green") if claim.holds else Text("fails", "red" if claim.kind == "exact" else "yellow")
         text = Text.assemble(claim.text, "\n", (claim.source, "dim"))

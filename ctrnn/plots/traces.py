@@ -10,11 +10,11 @@ from matplotlib.axes import Axes
 from ctrnn.plots.style import OUTPUT, TARGET
 
 
-def stacked(ax: Axes, ts: Float[Any, " time"], values: Float[Any, "time channel"], *, color: str, gap: float = 2.5, label: str | None = None, lw: float = 1.0, ls: str = "-") -> Axes:
+def stacked(ax: Axes, ts: Float[Any, " time"], values: Float[Any, "time channel"], *, color: str, gap: float = 2.5, label: str | None = None, lw: float = 1.0, drawstyle: str = "default") -> Axes:
     """Channels one below the other, `gap` apart, the first on top."""
     ts, values = np.asarray(ts), np.asarray(values)
     for i in range(values.shape[1]):
-        ax.plot(ts, values[:, i] - gap * i, color=color, lw=lw, ls=ls, label=label if i == 0 else None)
+        ax.plot(ts, values[:, i] - gap * i, color=color, lw=lw, drawstyle=drawstyle, label=label if i == 0 else None)
     return ax
 
 
@@ -23,7 +23,7 @@ def outputs(ax: Axes, ts: Float[Any, " time"], ys: Float[Any, "time channel"], t
     stacked(ax, ts, targets, color=TARGET, gap=gap, label="target", lw=2.0)
     stacked(ax, ts, ys, color=OUTPUT, gap=gap, label="output")
     ax.set_yticks([-gap * i for i in range(np.asarray(ys).shape[1])], list(names) or [f"{i + 1}" for i in range(np.asarray(ys).shape[1])])
-    ax.set_xlabel("time / tau")
+    ax.set_xlabel("time / $\\tau$")
     return ax
 
 
