@@ -15,6 +15,6 @@ _public, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 def __getattr__(name: str) -> Any:
     if name == "Model":  # Model.load and Model.from_torch look among the classes that were imported
-        for module in ("ctrnn.models",):
+        for module in ("ctrnn.models", "ctrnn.bidirectional"):
             importlib.import_module(module)
     return _public(name)

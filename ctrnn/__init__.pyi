@@ -9,6 +9,10 @@ from . import tasks as tasks
 from ._integrate import integrate as integrate
 from .adjoints import Adjoint as Adjoint
 from .adjoints import Backprop as Backprop
+from .bidirectional import Bidirectional as Bidirectional
+from .bidirectional import BidirectionalState as BidirectionalState
+from .compat import odeint as odeint
+from .compat import odeint_adjoint as odeint_adjoint
 from .drive import Cubic as Cubic
 from .drive import Drive as Drive
 from .drive import Function as Function
