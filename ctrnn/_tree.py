@@ -76,7 +76,7 @@ def per_leaf(value: Scalar, leaf: Tensor) -> Scalar:
 
 def ravel(x: State, batch_ndim: int) -> Tensor:
     """All parts of a state side by side: (*batch, D)."""
-    parts = [leaf.reshape(leaf.shape[:batch_ndim] + (-1,)) for leaf in leaves(x)]
+    parts = [leaf.flatten(batch_ndim) if leaf.ndim > batch_ndim else leaf.unsqueeze(-1) for leaf in leaves(x)]
     return parts[0] if len(parts) == 1 else torch.cat(parts, -1)
 
 

@@ -175,8 +175,9 @@ def _state_space(ax: Axes, xs: Tensor, found: Portrait, seed: int) -> None:
         plots.points(ax, pca.transform(torch.tanh(found.points.x).numpy()), found.points.stable.numpy())
     share = 100 * np.sum(pca.explained_variance_ratio_)
     ax.set(xlabel="PC 1", ylabel="PC 2", title=f"rates tanh(x) of seed {seed}'s network ({share:.0f} % of variance)")
-    ax.set_zlabel("PC 3", labelpad=-2)
-    ax.set_box_aspect(None, zoom=0.88)
+    ax.set_zlabel("PC 3", labelpad=3)
+    ax.locator_params(nbins=4)
+    ax.set_box_aspect(None, zoom=0.86)
     ax.view_init(elev=22, azim=-58)
     ax.legend(loc="upper left", bbox_to_anchor=(-0.1, 0.98))
 

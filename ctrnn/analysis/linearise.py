@@ -87,6 +87,8 @@ def _events(system: Dynamics, x: State) -> int:
 
 def jacobian_rows(move: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None) -> Tensor:
     """The Jacobian at each row of x (row, D)."""
+    if not len(x):
+        return x.new_zeros(0, x.shape[-1], x.shape[-1])
     if u is None:
         return torch.func.vmap(torch.func.jacrev(lambda row: move(row, None)))(x)
     return torch.func.vmap(torch.func.jacrev(move, argnums=0))(x, u)
