@@ -236,7 +236,7 @@ def test_halving_dt_divides_the_error_of_state_and_gradient_by_two_to_the_order(
 def test_dense_output_within_a_step_is_accurate_to_the_order_of_the_method(solver, theta):
     model, x = Problem(WEIGHTS), STARTS
     errors = []
-    for h in (0.04, 0.02, 0.01):
+    for h in (0.02, 0.01, 0.005):
         t, u = torch.full((9, 1), 0.4), lambda c, h=h: torch.sin(torch.as_tensor(3.0 * c * h)).expand(9, 1)
         attempt = solver.attempt(model, t, torch.full((9, 1), h), x, u)
         dense = solver.interpolate(model, t, torch.full((9, 1), h), x, u, attempt, torch.full((9, 1), theta))
