@@ -34,9 +34,9 @@ class Stats(NamedTuple):
 class Trajectory(NamedTuple):
     """Times, states, drive and readout of a run; time leads everywhere.
 
-    `ts` is (time,), or (time, *batch) when samples have times of their own; `xs` a state with a leading time axis; `us` (time, *batch, n_in) the drive at those times, None for
-    silence without inputs; `ys` (time, *batch, n_out); `mask` (time, *batch) is False where a sequence had already ended, None if all have the same length. A state that
-    the run did not reach is NaN.
+    `ts` is (time,), or (time, *batch) when samples have times of their own; `xs` a state with a leading time axis; `us`
+    (time, *batch, n_in) the drive at those times, None for silence; `ys` (time, *batch, n_out); `mask` (time, *batch) is
+    False where a sequence had already ended, None without lengths. A state that the run did not reach is NaN.
     """
 
     ts: Float[Tensor, "time *batch"]
@@ -68,21 +68,32 @@ class Trajectory(NamedTuple):
         tensors, metadata = read_tensors(path)
         if metadata.get("kind") != "trajectory":
             raise FileFormatError(
-                f"{path} holds {metadata.get('kind', 'something')!r}, not a trajectory: pass a file that Trajectory.save wrote."
+                f"{path} holds {metadata.get('kind', 'something')!r}, not a trajectory: "
+                "pass a file that Trajectory.save wrote."
             )
         try:
-            names = [f"xs.{name}".rstrip(".") for name, _ in tree.named(_rebuild(metadata["xs"]))]
-            xs = tree.unflatten(_rebuild(metadata["xs"]), [tensors[name] for name in names])
+            like = _rebuild(metadata["xs"])
+            xs = tree.unflatten(like, [tensors[f"xs.{name}".rstrip(".")] for name, _ in tree.named(like)])
             stats = Stats(*[tensors[f"stats.{name}"] for name in Stats._fields])
-            return cls(tensors["ts"], xs, tensors.get("us"), tensors["ys"], tensors.get("mask"), stats)
-        except (KeyError, TypeError, ValueError) as error:
+            run = cls(tensors["ts"], xs, tensors.get("us"), tensors["ys"], tensors.get("mask"), stats)
+            _check_shapes(run)
+            return run
+        except (KeyError, TypeError, ValueError, RecursionError) as error:
             raise FileFormatError(
-                f"{path} is a trajectory file with missing or foreign parts ({error!r}): write it again with Trajectory.save."
+                f"{path} is a trajectory file with missing or foreign parts ({error!r}): "
+                "write it again with Trajectory.save."
             ) from error
 
     def to_xarray(self) -> Any:
-        """An xarray.Dataset with the dimensions time, batch_0, ..., and one for the units of each part of the state (extra `xarray`)."""
-        import xarray
+        """An xarray.Dataset with the dimensions time, batch_0, ..., and one for the units of each part of the state.
+
+        Raises:
+            ImportError: xarray is not installed; it comes with `ctrnn-sim[xarray]`.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise ImportError("to_xarray needs xarray: pip install 'ctrnn-sim[xarray]'.") from error
 
         batch = [f"batch_{i}" for i in range(self.stats.steps.ndim)]
         columns: dict[str, Any] = {}
@@ -94,6 +105,15 @@ class Trajectory(NamedTuple):
         columns |= {name: (batch, value.cpu().numpy()) for name, value in zip(Stats._fields, self.stats, strict=True)}
         times = self.ts.detach().cpu().numpy()
         return xarray.Dataset(columns, coords={"time": times} if times.ndim == 1 else {"t": (["time", *batch], times)})
+
+
+def _check_shapes(run: Trajectory) -> None:
+    """Raise ValueError unless all parts have the same leading axes."""
+    lead = (len(run.ts), *run.stats.steps.shape)
+    parts = {f"xs.{name}": leaf for name, leaf in tree.named(run.xs)} | {"us": run.us, "ys": run.ys, "mask": run.mask}
+    for name, leaf in parts.items():
+        if leaf is not None and leaf.shape[: len(lead)] != lead:
+            raise ValueError(f"{name} has the shape {tuple(leaf.shape)}, not {lead} in front")
 
 
 def _describe(x: State) -> Any:
