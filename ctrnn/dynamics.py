@@ -21,7 +21,7 @@ class TorchTwin:
 
     @classmethod
     def twin_of(cls, module: nn.Module) -> Self | None:
-        """The counterpart of `module` with copies of its weights, or None if this class stands for another kind of module."""
+        """The counterpart of `module` with copies of its weights, or None if this class stands for another kind."""
         raise NotImplementedError(f"{cls.__name__} must define twin_of(module).")
 
     def to_torch(self) -> nn.Module:
@@ -32,7 +32,8 @@ class TorchTwin:
 class Model(nn.Module):
     """dx/dt = model(t, x, u): any vector field driven by u.
 
-    Parameters and buffers carry no batch axis; a state has any leading batch axes; `t` is 0-d, or (*batch, 1) where each sample has its own time.
+    Parameters and buffers carry no batch axis; a state has any leading batch axes; `t` is 0-d, or (*batch, 1) where
+    each sample has its own time.
     """
 
     n_in: int = 0
@@ -58,7 +59,8 @@ class Model(nn.Module):
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them; with the weights they are what `save` writes."""
         raise NotImplementedError(
-            f"{type(self).__name__} defines no config, its constructor's arguments as JSON: save its state_dict() instead."
+            f"{type(self).__name__} defines no config, its constructor's arguments as JSON: "
+            "save its state_dict() instead."
         )
 
     @classmethod
@@ -79,7 +81,9 @@ class Model(nn.Module):
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> Self:
-        """Read what `save` wrote, on the CPU, bit for bit; the class in the file must be this one or an imported subclass.
+        """Read what `save` wrote, on the CPU, bit for bit.
+
+        The class in the file must be this one or an imported subclass.
 
         Raises:
             ctrnn._files.FileFormatError: the file is truncated, foreign or hostile, or holds another class. Nothing
@@ -90,7 +94,9 @@ class Model(nn.Module):
 
     @staticmethod
     def from_torch(module: nn.Module) -> Any:
-        """The twin of a torch.nn module with copies of its weights, dtype and device; tau is 1, and at dt = tau it is the module.
+        """The twin of a torch.nn module with copies of its weights, dtype and device.
+
+        Tau is 1, and at dt = tau it is the module.
 
         `nn.RNNCell`, `nn.GRUCell` and `nn.LSTMCell` give an `Elman`, `GRU` or `LSTM`; `nn.RNN`, `nn.GRU` and
         `nn.LSTM` a `Stack` of them, a bidirectional one
@@ -105,8 +111,8 @@ class Model(nn.Module):
             if twin is not None:
                 return twin
         raise TypeError(
-            f"nothing that has been imported stands for {type(module).__name__}: ctrnn.models does for nn.RNN, nn.GRU, nn.LSTM "
-            "and their cells, ctrnn.bidirectional for bidirectional ones, and wrap(cell) takes any cell."
+            f"nothing that has been imported stands for {type(module).__name__}: ctrnn.models does for nn.RNN, nn.GRU, "
+            "nn.LSTM and their cells, ctrnn.bidirectional for bidirectional ones, and wrap(cell) takes any cell."
         )
 
     def to_torch(self) -> nn.Module:
@@ -124,24 +130,33 @@ class Model(nn.Module):
 class Relaxation(Model):
     """tau dx/dt = F(t, x, u) - x: the state relaxes towards its target F with time constant tau.
 
-    A subclass defines `target` (F) and assigns `self.tau`: a number, a Tensor that broadcasts against the state, or a NamedTuple of them, one per part of the state.
+    A subclass defines `target` (F) and assigns `self.tau`: a number, a Tensor that broadcasts against the state, or a
+    NamedTuple of them, one per part of the state.
     """
 
     def target(self, t: Tensor, x: State, u: Tensor, alpha: Any = 0) -> State:
-        """F. Where a later part reads an earlier one inside the same step it reads lerp(x_i, F_i, alpha_i); alpha is 0 for the flow and 1 for the discrete network."""
-        raise NotImplementedError(f"{type(self).__name__} must define target(t, x, u, alpha=0), the F of tau dx/dt = F - x.")
+        """F. Where a later part reads an earlier one inside the same step it reads lerp(x_i, F_i, alpha_i).
+
+        Alpha is 0 for the flow and 1 for the discrete network.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} must define target(t, x, u, alpha=0), the F of tau dx/dt = F - x."
+        )
 
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
         """dx/dt = (F - x) / tau."""
         target = self.target(t, x, u, 0)
         return tree.map(lambda a, b, tau: (b - a) / tau, x, target, tree.spread(self.tau, x))
 
-    # tau is kept as given in float64 (buffer `tau0`) beside a logarithmic ratio in the network's dtype, so that a step dt = tau is recognised exactly in either precision.
+    # tau is kept as given in float64 (buffer `tau0`) beside a logarithmic ratio in the network's dtype, so that a step
+    # dt = tau is recognised exactly in either precision.
     @property
     def tau(self) -> Any:
         """Time constant: tau0 * exp(log_ratio), equal to the tau that was assigned until log_ratio is learned."""
         names, like = self._tau_layout
-        return tree.unflatten(like, [_time_constant(self.get_buffer(f"tau0{name}"), getattr(self, f"log_ratio{name}")) for name in names])
+        return tree.unflatten(
+            like, [_time_constant(self.get_buffer(f"tau0{name}"), getattr(self, f"log_ratio{name}")) for name in names]
+        )
 
     @tau.setter
     def tau(self, value: Any) -> None:
@@ -150,7 +165,10 @@ class Relaxation(Model):
             value = tree.spread(value, old[1])  # one number for all parts
         names = ["_" + name.replace(".", "_") if name else "" for name, _ in tree.named(value)]
         if old is not None and old[0] != names:
-            raise ValueError(f"tau of this {type(self).__name__} has the parts {old[0]}, the new value has {names}: assign a tau of the same structure.")
+            raise ValueError(
+                f"tau of this {type(self).__name__} has the parts {old[0]}, the new value has {names}: "
+                "assign a tau of the same structure."
+            )
         for name, leaf in zip(names, tree.leaves(value), strict=True):
             self._assign_tau(name, leaf)
         self._tau_layout = (names, tree.map(lambda _: 0, value))
@@ -165,7 +183,9 @@ class Relaxation(Model):
             self.register_buffer(f"log_ratio{name}", torch.zeros(given.shape))
             return
         if isinstance(ratio, nn.Parameter) and given.shape not in ((), ratio.shape):
-            raise ValueError(f"tau of shape {tuple(given.shape)} does not fit the learned tau of shape {tuple(ratio.shape)}.")
+            raise ValueError(
+                f"tau of shape {tuple(given.shape)} does not fit the learned tau of shape {tuple(ratio.shape)}."
+            )
         given = given.to(ratio.device)
         if isinstance(ratio, nn.Parameter):
             given = given.expand(ratio.shape).clone()
@@ -184,7 +204,10 @@ class Relaxation(Model):
             self.register_parameter(f"log_ratio{name}", nn.Parameter(ratio))
 
     def floor_tau(self, floor: float) -> None:
-        """Raise every learned time constant to at least `floor`, in place; after an optimiser's step, so that Euler's alpha = dt / tau stays within 1."""
+        """Raise every learned time constant to at least `floor`, in place.
+
+        After an optimiser's step, so that Euler's alpha = dt / tau stays within 1.
+        """
         for module in self.modules():
             for name, ratio in module.named_parameters(recurse=False) if isinstance(module, Relaxation) else ():
                 if name.startswith("log_ratio"):
@@ -200,7 +223,9 @@ class Relaxation(Model):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        given = {name: buffer for name, buffer in self._buffers.items() if name.startswith("tau0") and buffer is not None}
+        given = {
+            name: buffer for name, buffer in self._buffers.items() if name.startswith("tau0") and buffer is not None
+        }
         super()._apply(fn, recurse)
         for name, buffer in given.items():
             moved = self._buffers[name]

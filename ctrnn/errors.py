@@ -1,4 +1,7 @@
-"""What can go wrong while integrating. Each error names the time, the step, the sample and the knob, and carries what was computed until then."""
+"""What can go wrong while integrating.
+
+Each error names the time, the step, the sample and the knob, and carries what was computed until then.
+"""
 
 from typing import Any
 

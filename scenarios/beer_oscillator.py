@@ -46,7 +46,8 @@ def circuit(w: float, c: float = 1.0) -> BeerCTRNN:
 def cycle(model: BeerCTRNN, start: torch.Tensor, settle: float, longest: float, steps: ctrnn.Adaptive) -> Cycle:
     """The limit cycle reached from `start` after `settle`.
 
-    Its period is the time between two upward crossings of y1 through its equilibrium, on the cubic Hermite spline of the run.
+    Its period is the time between two upward crossings of y1 through its equilibrium, on the cubic Hermite spline of
+    the run.
     """
     centre = -model.theta.detach()
     start = ctrnn.integrate(model, None, start, t_span=(0.0, settle), steps=steps).xs[-1]
@@ -103,11 +104,15 @@ def run(*, quick: bool = False, seed: int = 0, seeds: int = 1, w: float = 4.5) -
         there = cycle(circuit(weight), start, 60 + 12 / (weight / 4 - 1), 50.0, coarse)
         periods.append(there.period)
         report(i + 1)
-    rest = ctrnn.integrate(circuit(3.9), None, torch.tensor([4.0, 1.0]).double(), t_span=(0.0, 900.0), steps=coarse).xs[-1]
+    rest = ctrnn.integrate(circuit(3.9), None, torch.tensor([4.0, 1.0]).double(), t_span=(0.0, 900.0), steps=coarse).xs[
+        -1
+    ]
     return Result(figure(model, found, orbit, weights, periods), claims(model, found, orbit, rest, w, settle))
 
 
-def claims(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, rest: torch.Tensor, w: float, settle: float) -> list[Claim]:
+def claims(
+    model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, rest: torch.Tensor, w: float, settle: float
+) -> list[Claim]:
     """What was measured beside what is known for this w."""
     value = found.eigenvalues[0][found.eigenvalues[0].imag.argmax()] if len(found.x) else torch.tensor(complex("nan"))
     centre = -model.theta.detach()
@@ -116,8 +121,15 @@ def claims(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, rest: to
         Claim.below("its distance to the centre crossing y = -theta", (found.x - centre).norm(), 1e-10, "derived"),
         Claim.near("real part of its eigenvalues, w/4 - 1", value.real, w / 4 - 1, 1e-9, "derived"),
         Claim.near("imaginary part of its eigenvalues, c/4", value.imag, 0.25, 1e-9, "derived"),
-        Claim.near("period beside scipy's DOP853 at the same w", orbit.period, period_by_scipy(w, settle), 1e-6, "scipy"),
-        Claim.below("at w = 3.9 the circuit comes to rest: distance to its equilibrium", (rest - torch.tensor([2.45, 1.45])).norm(), 1e-6, "derived: the Hopf point is at w = 4"),
+        Claim.near(
+            "period beside scipy's DOP853 at the same w", orbit.period, period_by_scipy(w, settle), 1e-6, "scipy"
+        ),
+        Claim.below(
+            "at w = 3.9 the circuit comes to rest: distance to its equilibrium",
+            (rest - torch.tensor([2.45, 1.45])).norm(),
+            1e-6,
+            "derived: the Hopf point is at w = 4",
+        ),
     ]
     if w == 4.5:
         result += [
@@ -128,7 +140,9 @@ def claims(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, rest: to
     return result
 
 
-def figure(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, weights: np.ndarray, periods: list[float]) -> Figure:
+def figure(
+    model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, weights: np.ndarray, periods: list[float]
+) -> Figure:
     """Phase plane, traces, and the period against the self-weight."""
     with plots.style():
         fig = Figure(figsize=(plots.DOUBLE, 2.5))
@@ -136,12 +150,16 @@ def figure(model: BeerCTRNN, found: analysis.FixedPoints, orbit: Cycle, weights:
         _phase_plane(plane, model, found, orbit)
         traces.plot(orbit.ts, orbit.ys[:, 0], label="$y_1$", color=TRAJECTORY)
         traces.plot(orbit.ts, orbit.ys[:, 1], label="$y_2$", color=OUTPUT)
-        traces.set(xlabel="time / $\\tau$", ylabel="state", title=f"one period: {orbit.period:.4f} $\\tau$", ylim=(0, 5.4))
+        traces.set(
+            xlabel="time / $\\tau$", ylabel="state", title=f"one period: {orbit.period:.4f} $\\tau$", ylim=(0, 5.4)
+        )
         traces.legend(loc="upper right", ncols=2)
         curve.plot(weights, periods, "o-", ms=3, color=TRAJECTORY, label="limit cycle")
         curve.axhline(8 * np.pi, color=QUIET, ls="--", lw=0.8, label="$8\\pi$, at the Hopf point")
         curve.axvline(4, color=QUIET, lw=0.8)
-        curve.set(xlabel="self-weight $w$", ylabel="period / $\\tau$", title="the cycle is born at $w = 4$", xlim=(3.8, None))
+        curve.set(
+            xlabel="self-weight $w$", ylabel="period / $\\tau$", title="the cycle is born at $w = 4$", xlim=(3.8, None)
+        )
         curve.legend(loc="upper left")
     return fig
 
@@ -160,7 +178,16 @@ def _phase_plane(ax: Axes, model: BeerCTRNN, found: analysis.FixedPoints, orbit:
     plots.points(ax, found.x.numpy(), found.stable.numpy())
     ax.collections[-1].set_label("unstable focus")
     ax.set(xlabel="$y_1$", ylabel="$y_2$", title="phase plane", xlim=(y1[0], y1[-1]), ylim=(y2[0], y2[-1]))
-    ax.legend(loc="lower right", handlelength=1.2, borderpad=0.2, labelspacing=0.2, frameon=True, framealpha=0.85, edgecolor="none", fontsize=6)
+    ax.legend(
+        loc="lower right",
+        handlelength=1.2,
+        borderpad=0.2,
+        labelspacing=0.2,
+        frameon=True,
+        framealpha=0.85,
+        edgecolor="none",
+        fontsize=6,
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,8 @@
 Claim: a rate network that learned to remember the signs of the last pulses on three channels keeps each of the eight
 memories in a stable fixed point, at the corners of a cube in its state space, with saddles between them.
 
-Source: Sussillo & Barak (2013), Neural Computation 25:626 (task and finding); the network is tau x' = -x + W_rec tanh(x)
+Source: Sussillo & Barak (2013), Neural Computation 25:626 (task and finding); the network is tau x' = -x + W_rec
+tanh(x)
 + W_in u + b_rec.
 """
 
@@ -30,7 +31,10 @@ SUSSILLO = "Sussillo & Barak (2013), Neural Computation 25:626"
 
 
 class Portrait(NamedTuple):
-    """What was found in one trained network: the fixed points of the map it was trained as and of its flow, and which saddles join which corners."""
+    """What was found in one trained network.
+
+    The fixed points of the map it was trained as and of its flow, and which saddles join which corners.
+    """
 
     points: analysis.FixedPoints
     flow: analysis.FixedPoints
@@ -39,7 +43,14 @@ class Portrait(NamedTuple):
 
 
 def run(
-    *, quick: bool = False, seed: int = 0, seeds: int = 3, units: int = 64, updates: int = 800, batch: int = 64, starts: int = 768
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    seeds: int = 3,
+    units: int = 64,
+    updates: int = 800,
+    batch: int = 64,
+    starts: int = 768,
 ) -> Result:
     """Train the networks, find their fixed points, and follow each saddle to both sides.
 
@@ -91,7 +102,9 @@ def portrait(model: CTRNN, task: FlipFlop, seed: int, starts: int) -> Portrait:
     precise.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
     signs = (precise.readout(points.x) > 0).long() @ torch.tensor([1, 2, 4])
     corners = torch.where(points.stable, signs, -1)
-    return Portrait(points, flow, corners, [ends(precise, points, corners, i) for i in (points.index == 1).nonzero()[:, 0].tolist()])
+    return Portrait(
+        points, flow, corners, [ends(precise, points, corners, i) for i in (points.index == 1).nonzero()[:, 0].tolist()]
+    )
 
 
 def ends(model: CTRNN, points: analysis.FixedPoints, corners: Tensor, i: int) -> tuple[int, int]:
@@ -109,18 +122,49 @@ def claims(fitted: list[Fitted], portraits: list[Portrait]) -> list[Claim]:
     """What is exact about every network, and what was found over the seeds."""
     n = len(portraits)
     speeds = [float(p.points.speed.max()) if len(p.points.x) else float("nan") for p in portraits]
-    apart = [float(torch.cdist(p.points.x, p.flow.x).min(-1).values.max()) if len(p.flow.x) else float("nan") for p in portraits]
+    apart = [
+        float(torch.cdist(p.points.x, p.flow.x).min(-1).values.max()) if len(p.flow.x) else float("nan")
+        for p in portraits
+    ]
     eight = [sorted(p.corners[p.points.stable].tolist()) == list(range(8)) for p in portraits]
     indices = [[int((p.points.index == k).sum()) for k in range(4)] for p in portraits]
     neighbours = [(a, b) for p in portraits for a, b in p.edges if min(a, b) >= 0 and (a ^ b).bit_count() == 1]
     saddles = sum(len(p.edges) for p in portraits)
     accuracies = [fit.score["accuracy"] for fit in fitted]
-    finer = [abs(score["accuracy"] - fit.score["accuracy"]) for fit in fitted if fit.gap for score in (fit.gap.half, fit.gap.adaptive) if score]
+    finer = [
+        abs(score["accuracy"] - fit.score["accuracy"])
+        for fit in fitted
+        if fit.gap
+        for score in (fit.gap.half, fit.gap.adaptive)
+        if score
+    ]
     return [
-        Claim.below("greatest speed |step(x) - x| at the fixed points of all networks", max(speeds), 1e-10, "what a fixed point is"),
-        Claim.below("greatest distance from a fixed point of the trained map to one of the flow", max(apart), 1e-6, "x = F(x) for both, derived"),
-        Claim.equal(f"networks of {n} with exactly one stable point for each of the 8 memories", sum(eight), n, SUSSILLO, "statistical"),
-        Claim.at_least("least number of saddles with one unstable direction in a network", min(row[1] for row in indices), 1, SUSSILLO, "statistical"),
+        Claim.below(
+            "greatest speed |step(x) - x| at the fixed points of all networks",
+            max(speeds),
+            1e-10,
+            "what a fixed point is",
+        ),
+        Claim.below(
+            "greatest distance from a fixed point of the trained map to one of the flow",
+            max(apart),
+            1e-6,
+            "x = F(x) for both, derived",
+        ),
+        Claim.equal(
+            f"networks of {n} with exactly one stable point for each of the 8 memories",
+            sum(eight),
+            n,
+            SUSSILLO,
+            "statistical",
+        ),
+        Claim.at_least(
+            "least number of saddles with one unstable direction in a network",
+            min(row[1] for row in indices),
+            1,
+            SUSSILLO,
+            "statistical",
+        ),
         Claim(
             text="points by number of unstable directions (0, 1, 2, 3) in each network",
             kind="statistical",
@@ -130,9 +174,23 @@ def claims(fitted: list[Fitted], portraits: list[Portrait]) -> list[Claim]:
             source="the cube's corners, edges, faces and centre, derived",
             holds=all(row == [8, 12, 6, 1] for row in indices),
         ),
-        Claim.equal(f"saddles of {saddles} with one unstable direction that join two memories differing in one bit", len(neighbours), saddles, "the cube's edges, derived", "statistical"),
-        Claim.at_least("least fraction of bits right on held-out trials", min(accuracies), 0.99, SUSSILLO, "statistical"),
-        Claim.below("refinement gap: greatest change of that fraction at dt/2 and with adaptive steps", max(finer, default=float("nan")), 0.01, "this package's check of trained networks", "statistical"),
+        Claim.equal(
+            f"saddles of {saddles} with one unstable direction that join two memories differing in one bit",
+            len(neighbours),
+            saddles,
+            "the cube's edges, derived",
+            "statistical",
+        ),
+        Claim.at_least(
+            "least fraction of bits right on held-out trials", min(accuracies), 0.99, SUSSILLO, "statistical"
+        ),
+        Claim.below(
+            "refinement gap: greatest change of that fraction at dt/2 and with adaptive steps",
+            max(finer, default=float("nan")),
+            0.01,
+            "this package's check of trained networks",
+            "statistical",
+        ),
     ]
 
 
@@ -148,7 +206,9 @@ def figure(fitted: list[Fitted], portraits: list[Portrait], task: FlipFlop, seed
         above, trace, loss = left.subplots(3, 1, height_ratios=(0.55, 1, 0.8))
         _traces(above, trace, trials, run_)
         for i, fit in enumerate(fitted):
-            loss.semilogy([record.loss for record in fit.history], color=CYCLE[i % len(CYCLE)], lw=0.6, label=f"seed {seed + i}")
+            loss.semilogy(
+                [record.loss for record in fit.history], color=CYCLE[i % len(CYCLE)], lw=0.6, label=f"seed {seed + i}"
+            )
         loss.set(xlabel="update", ylabel="masked squared error", title="training")
         loss.legend(ncols=3, loc="upper right", handlelength=1.0)
         space, spectra = right.subfigures(2, 1, height_ratios=(2.1, 1))

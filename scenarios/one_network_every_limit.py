@@ -42,7 +42,7 @@ def unrolled(cells: list[nn.Module]) -> Callable[[Tensor], Tensor]:
             for i, cell in enumerate(cells):
                 states[i] = cell(u, states[i])
                 state = states[i]
-                u = state[0] if isinstance(state, tuple) else state  # noqa: PLW2901  what the next layer reads
+                u = state[0] if isinstance(state, tuple) else state
             ys.append(u)
         return torch.stack(ys)
 
@@ -87,7 +87,7 @@ def run(*, quick: bool = False, seed: int = 0, seeds: int = 1, halvings: int = 8
         errors[name] = [error(twin.model, us, dt, ctrnn.Euler(), exact[name]) for dt in steps]
         fourth[name] = [error(twin.model, us, dt, ctrnn.RK4(), exact[name]) for dt in steps[:6]]
         report(i + 1)
-    return Result(figure(networks, us, exact, steps, errors, fourth), claims(unequal, seeds, steps, errors, fourth))
+    return Result(figure(networks, us, steps, errors, fourth), claims(unequal, seeds, steps, errors, fourth))
 
 
 def unequal_entries(dtype: torch.dtype, seeds: int) -> dict[str, int]:
@@ -122,9 +122,10 @@ def claims(
     """Bit equality at dt = tau, and the orders."""
     result = []
     for dtype, counts in unequal.items():
+        kind = str(dtype).removeprefix("torch.")
         for name, count in counts.items():
             size = seeds * SAMPLES * BATCH * UNITS
-            text = f"{name} at dt = tau: outputs of {size} that differ from torch's cells, {str(dtype).removeprefix('torch.')}"
+            text = f"{name} at dt = tau: outputs of {size} that differ from torch's cells, {kind}"
             result.append(Claim.equal(text, count, 0, "torch.nn"))
     for name, values in errors.items():
         result.append(Claim.near(f"{name}: order of Euler as dt falls", order(steps, values), 1.0, 0.15, UNITY))
@@ -136,7 +137,6 @@ def claims(
 def figure(
     networks: Mapping[str, Twin],
     us: Tensor,
-    exact: Mapping[str, Tensor],
     steps: list[float],
     errors: Mapping[str, list[float]],
     fourth: Mapping[str, list[float]],
@@ -168,14 +168,22 @@ def figure(
 
 def _errors(ax: Axes, steps: list[float], errors: Mapping[str, list[float]], fourth: Mapping[str, list[float]]) -> None:
     for i, (name, values) in enumerate(errors.items()):
-        plots.convergence(ax, steps, values, label=f"{name}: Euler {order(steps, values):.2f}, RK4 {order(steps, fourth[name]):.2f}", color=CYCLE[i])
+        plots.convergence(
+            ax,
+            steps,
+            values,
+            label=f"{name}: Euler {order(steps, values):.2f}, RK4 {order(steps, fourth[name]):.2f}",
+            color=CYCLE[i],
+        )
         ax.loglog(steps[: len(fourth[name])], fourth[name], color=CYCLE[i], marker="s", ms=3, lw=0.9, ls=":")
     guide = np.array([steps[-1], steps[0]])
     ax.loglog(guide, 0.5 * guide * max(v[0] for v in errors.values()), color=QUIET, lw=0.8, ls="--")
     ax.loglog([], [], color=QUIET, marker="o", ms=3, label="solid, circles: Euler")
     ax.loglog([], [], color=QUIET, marker="s", ms=3, ls=":", label="dotted, squares: RK4")
     ax.loglog([], [], color=QUIET, ls="--", label="slope 1")
-    ax.set(xlabel="$dt / \\tau$", ylabel="rms distance from the flow at the sample times", title="error and measured order")
+    ax.set(
+        xlabel="$dt / \\tau$", ylabel="rms distance from the flow at the sample times", title="error and measured order"
+    )
     ax.set_ylim(1e-12, 1e4)
     ax.legend(loc="upper left", fontsize=6.5)
 

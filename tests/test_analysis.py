@@ -6,11 +6,10 @@ import pytest
 import torch
 from scipy.optimize import root
 
-
 import ctrnn
 from ctrnn import analysis
 from ctrnn import init as init_
-from ctrnn.models import GRU, LSTM, BeerCTRNN, CTRNN, Henon, LinearSystem, Lorenz, VanDerPol
+from ctrnn.models import CTRNN, GRU, LSTM, BeerCTRNN, Henon, LinearSystem, Lorenz, VanDerPol
 
 
 def net(n=6, n_in=2, seed=0):
@@ -56,7 +55,9 @@ def test_fixed_point_of_a_linear_system_is_the_solution_of_its_equation():
 
 
 def test_lorenz_has_its_three_equilibria_with_their_stability(generator):
-    found = analysis.fixed_points(Lorenz(), 20 * torch.randn(60, 3, generator=generator) + torch.tensor([0.0, 0.0, 20.0]))
+    found = analysis.fixed_points(
+        Lorenz(), 20 * torch.randn(60, 3, generator=generator) + torch.tensor([0.0, 0.0, 20.0])
+    )
     r = (8 / 3 * 27) ** 0.5
     expected = torch.tensor([[0.0, 0, 0], [r, r, 27], [-r, -r, 27]])
     assert len(found.x) == 3

@@ -15,7 +15,8 @@ from ctrnn.analysis.linearise import Dynamics, in_float64, jacobian_rows, local
 class FixedPoints(NamedTuple):
     """Fixed points found, each once, the slowest first; all values come from one evaluation at `x`.
 
-    `speed` is |dx/dt| for a flow and |step(x) - x| for a map; `stable` is Re(eigenvalue) < 0 for a flow and |eigenvalue| < 1 for a map, whichever `kind` says.
+    `speed` is |dx/dt| for a flow and |step(x) - x| for a map; `stable` is Re(eigenvalue) < 0 for a flow and
+    |eigenvalue| < 1 for a map, whichever `kind` says.
     """
 
     x: Float[Tensor, "point D"]
@@ -42,7 +43,9 @@ def fixed_points(
     unique: float = 1e-3,
     reach: float = 2.0,
 ) -> FixedPoints:
-    """Search from all starts at once with Levenberg-Marquardt on |dx/dt|^2, in float64 (Marquardt 1963; Sussillo & Barak 2013 for the use).
+    """Search from all starts at once with Levenberg-Marquardt on |dx/dt|^2, in float64 (Marquardt 1963.
+
+    Sussillo & Barak 2013 for the use).
 
     Args:
         system: a Model (its flow), a `Step` (its map), or a callable map.
@@ -58,7 +61,9 @@ def fixed_points(
     """
     first = tree.leaves(starts)[0]
     if first.ndim < 2 or len(first) == 0:
-        raise ValueError(f"starts must be states with one leading axis (start, ...), got the shape {tuple(first.shape)}.")
+        raise ValueError(
+            f"starts must be states with one leading axis (start, ...), got the shape {tuple(first.shape)}."
+        )
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     x = tree.ravel(starts, 1)
     if not bool(torch.isfinite(x).all()):
@@ -81,7 +86,9 @@ def fixed_points(
         return FixedPoints(x, residual(x, drive).norm(dim=-1), matrix, values, stable, "map" if is_map else "flow")
 
 
-def _levenberg_marquardt(residual: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None, tol: float, max_iterations: int) -> Tensor:
+def _levenberg_marquardt(
+    residual: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None, tol: float, max_iterations: int
+) -> Tensor:
     """Minimise |residual|^2 from every row of x; the damping of each row follows its own success."""
     x = x.clone()
     value = residual(x, u)
@@ -100,7 +107,11 @@ def _levenberg_marquardt(residual: Callable[[Tensor, Tensor | None], Tensor], x:
         new = residual(proposal, inputs)
         better = (new.norm(dim=-1) < f.norm(dim=-1)) & (failed == 0)
         # Near a root the damping falls with the square of the residual, which makes the last steps Newton's.
-        damping[active] = torch.where(better, torch.minimum(damping[active] / 5, new.norm(dim=-1).square()), (damping[active] * 4).clamp(min=1e-14))
+        damping[active] = torch.where(
+            better,
+            torch.minimum(damping[active] / 5, new.norm(dim=-1).square()),
+            (damping[active] * 4).clamp(min=1e-14),
+        )
         moved = active[better]
         x[moved], value[moved] = proposal[better], new[better]
         if not bool(better.any()) and bool((damping[active] > 1e8).all()):

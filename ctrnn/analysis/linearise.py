@@ -24,7 +24,7 @@ class Local(NamedTuple):
 
 
 def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
-    """The flow of a Model, the map of a Step, or a bare callable x -> next state (or (x, u) -> next state), on ravelled states like `like`."""
+    """The flow of a Model, the map of a Step, or a callable (x) or (x, u) -> next state, on states ravelled like `like`."""
 
     def ravelled(fn: Callable[[State, Any], State]) -> Callable[[Tensor, Tensor | None], Tensor]:
         events = tree.map(lambda leaf: leaf[(0,) * batch_ndim], like)
@@ -37,9 +37,9 @@ def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
     if isinstance(system, Step):
         if system.dt is None:
             raise ValueError("A Step that is analysed as a map needs its dt: Step(model, solver, dt=...).")
-        return Local(ravelled(lambda x, u: system(_zero(x), system.dt, x, _input(system.model, x, u, batch_ndim))), True)
+        return Local(ravelled(lambda x, u: system(_zero(x), system.dt, x, _input(system.model, x, u))), True)
     if isinstance(system, Model):
-        return Local(ravelled(lambda x, u: system(_zero(x), x, _input(system, x, u, batch_ndim))), False)
+        return Local(ravelled(lambda x, u: system(_zero(x), x, _input(system, x, u))), False)
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
     return Local(ravelled(lambda x, u: system(x) if u is None else system(x, u)), True)
@@ -49,8 +49,7 @@ def _zero(x: State) -> Tensor:
     return torch.zeros((), dtype=torch.float64, device=tree.leaves(x)[0].device)
 
 
-def _input(model: Model, x: State, u: Tensor | None, batch_ndim: int) -> Tensor:
-    del batch_ndim
+def _input(model: Model, x: State, u: Tensor | None) -> Tensor:
     return tree.leaves(x)[0].new_zeros(model.n_in) if u is None else u.to(tree.leaves(x)[0])
 
 
@@ -60,14 +59,14 @@ def in_float64(system: Dynamics) -> Dynamics:
 
 
 def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None = None) -> Float[Tensor, "*batch D D"]:
-    """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at the states x (*batch, ...), in the dtype of x.
+    """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at x (*batch, ...), in the dtype of x.
 
     Args:
         system: a Model (flow), a Step with its dt, or a callable map.
         x: states; the parts of a NamedTuple are ravelled side by side into D.
         u: the drive, one for all states (n_in,) or one each (*batch, n_in); None is silence.
     """
-    events = _events(system, x)
+    events = _events(system)
     batch = tree.leaves(x)[0].shape[: tree.leaves(x)[0].ndim - events]
     move = local(system, x, len(batch)).move
     flat = tree.ravel(x, len(batch))
@@ -76,7 +75,7 @@ def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None
     return jacobian_rows(move, rows, drives).reshape(*batch, flat.shape[-1], flat.shape[-1])
 
 
-def _events(system: Dynamics, x: State) -> int:
+def _events(system: Dynamics) -> int:
     """Axes behind the batch of the first part of x: what the model's own initial state has, or one."""
     model = system.model if isinstance(system, Step) else system
     try:

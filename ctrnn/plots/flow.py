@@ -10,7 +10,9 @@ from numpy.typing import ArrayLike
 from ctrnn.plots.style import STABLE, TRAJECTORY, UNSTABLE
 
 
-def trajectories(ax: Axes, xs: Float[Any, "time *batch axis"], *, color: str = TRAJECTORY, label: str | None = None) -> Axes:
+def trajectories(
+    ax: Axes, xs: Float[Any, "time *batch axis"], *, color: str = TRAJECTORY, label: str | None = None
+) -> Axes:
     """Draw paths through two or three coordinates, thin and blue as is the field's habit; `ax` is 3-D for three."""
     paths = np.asarray(xs)
     flat = paths.reshape(paths.shape[0], -1, paths.shape[-1])
@@ -26,12 +28,33 @@ def points(ax: Axes, x: Float[Any, "point axis"], stable: Bool[Any, " point"], *
     if stable.any():
         ax.scatter(*x[stable].T, s=size, color=STABLE, label=f"stable ({stable.sum()})", zorder=3, **front)
     if (~stable).any():
-        ax.scatter(*x[~stable].T, s=size, color=UNSTABLE, marker="x", lw=1.0, label=f"saddles ({(~stable).sum()})", zorder=3, **front)
+        ax.scatter(
+            *x[~stable].T,
+            s=size,
+            color=UNSTABLE,
+            marker="x",
+            lw=1.0,
+            label=f"saddles ({(~stable).sum()})",
+            zorder=3,
+            **front,
+        )
     return ax
 
 
-def vector_field(ax: Axes, grid: tuple[ArrayLike, ArrayLike], velocity: Float[Any, "2 y x"], *, density: float = 0.9) -> Axes:
+def vector_field(
+    ax: Axes, grid: tuple[ArrayLike, ArrayLike], velocity: Float[Any, "2 y x"], *, density: float = 0.9
+) -> Axes:
     """Stream lines of a planar flow; `grid` holds the x and y coordinates, `velocity` dx/dt and dy/dt on them."""
     velocity = np.asarray(velocity)
-    ax.streamplot(np.asarray(grid[0]), np.asarray(grid[1]), velocity[0], velocity[1], color="0.75", density=density, linewidth=0.5, arrowsize=0.6, zorder=0)
+    ax.streamplot(
+        np.asarray(grid[0]),
+        np.asarray(grid[1]),
+        velocity[0],
+        velocity[1],
+        color="0.75",
+        density=density,
+        linewidth=0.5,
+        arrowsize=0.6,
+        zorder=0,
+    )
     return ax

@@ -9,8 +9,18 @@ from matplotlib.axes import Axes
 from ctrnn.plots.style import QUIET, STABLE, UNSTABLE
 
 
-def spectrum(ax: Axes, eigenvalues: Complex[Any, " mode"], kind: Literal["flow", "map"], *, size: float = 8.0, label: str | None = None) -> Axes:
-    """Eigenvalues, the unstable ones red; the boundary is the unit circle for a map and the imaginary axis for a flow."""
+def spectrum(
+    ax: Axes,
+    eigenvalues: Complex[Any, " mode"],
+    kind: Literal["flow", "map"],
+    *,
+    size: float = 8.0,
+    label: str | None = None,
+) -> Axes:
+    """Eigenvalues, the unstable ones red.
+
+    The boundary is the unit circle for a map and the imaginary axis for a flow.
+    """
     values = np.asarray(eigenvalues).ravel()
     unstable = np.abs(values) >= 1 if kind == "map" else values.real >= 0
     if kind == "map":

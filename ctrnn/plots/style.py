@@ -8,7 +8,15 @@ import matplotlib as mpl
 SINGLE, DOUBLE = 3.5, 7.2  # inches: width of one and of two columns
 
 # Colours by meaning (Okabe & Ito 2008, distinguishable with any colour vision).
-TRAJECTORY, STABLE, UNSTABLE, INPUT, OUTPUT, TARGET, QUIET = "#0072B2", "#000000", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#999999"
+TRAJECTORY, STABLE, UNSTABLE, INPUT, OUTPUT, TARGET, QUIET = (
+    "#0072B2",
+    "#000000",
+    "#D55E00",
+    "#009E73",
+    "#CC79A7",
+    "#E69F00",
+    "#999999",
+)
 CYCLE = (TRAJECTORY, UNSTABLE, INPUT, OUTPUT, TARGET, "#56B4E9", STABLE)
 
 _RC = {

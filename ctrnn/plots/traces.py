@@ -10,7 +10,17 @@ from matplotlib.axes import Axes
 from ctrnn.plots.style import OUTPUT, TARGET
 
 
-def stacked(ax: Axes, ts: Float[Any, " time"], values: Float[Any, "time channel"], *, color: str, gap: float = 2.5, label: str | None = None, lw: float = 1.0, drawstyle: str = "default") -> Axes:
+def stacked(
+    ax: Axes,
+    ts: Float[Any, " time"],
+    values: Float[Any, "time channel"],
+    *,
+    color: str,
+    gap: float = 2.5,
+    label: str | None = None,
+    lw: float = 1.0,
+    drawstyle: str = "default",
+) -> Axes:
     """Channels one below the other, `gap` apart, the first on top."""
     ts, values = np.asarray(ts), np.asarray(values)
     for i in range(values.shape[1]):
@@ -18,16 +28,35 @@ def stacked(ax: Axes, ts: Float[Any, " time"], values: Float[Any, "time channel"
     return ax
 
 
-def outputs(ax: Axes, ts: Float[Any, " time"], ys: Float[Any, "time channel"], targets: Float[Any, "time channel"], *, gap: float = 2.5, names: Sequence[str] = ()) -> Axes:
+def outputs(
+    ax: Axes,
+    ts: Float[Any, " time"],
+    ys: Float[Any, "time channel"],
+    targets: Float[Any, "time channel"],
+    *,
+    gap: float = 2.5,
+    names: Sequence[str] = (),
+) -> Axes:
     """What a network says beside what it should say."""
     stacked(ax, ts, targets, color=TARGET, gap=gap, label="target", lw=2.0)
     stacked(ax, ts, ys, color=OUTPUT, gap=gap, label="output")
-    ax.set_yticks([-gap * i for i in range(np.asarray(ys).shape[1])], list(names) or [f"{i + 1}" for i in range(np.asarray(ys).shape[1])])
+    ax.set_yticks(
+        [-gap * i for i in range(np.asarray(ys).shape[1])],
+        list(names) or [f"{i + 1}" for i in range(np.asarray(ys).shape[1])],
+    )
     ax.set_xlabel("time / $\\tau$")
     return ax
 
 
-def convergence(ax: Axes, dt: Float[Any, " step"], error: Float[Any, " step"], *, label: str, marker: str = "o", color: str | None = None) -> Axes:
+def convergence(
+    ax: Axes,
+    dt: Float[Any, " step"],
+    error: Float[Any, " step"],
+    *,
+    label: str,
+    marker: str = "o",
+    color: str | None = None,
+) -> Axes:
     """An error against the step, both logarithmic."""
     ax.loglog(np.asarray(dt), np.asarray(error), marker=marker, ms=3, lw=0.9, label=label, color=color)
     return ax
