@@ -3,6 +3,9 @@
 from ctrnn.plots.flow import points as points
 from ctrnn.plots.flow import trajectories as trajectories
 from ctrnn.plots.flow import vector_field as vector_field
+from ctrnn.plots.learning import by_seed as by_seed
+from ctrnn.plots.learning import heat as heat
+from ctrnn.plots.learning import sweep as sweep
 from ctrnn.plots.spectra import spectrum as spectrum
 from ctrnn.plots.style import DOUBLE as DOUBLE
 from ctrnn.plots.style import SINGLE as SINGLE
