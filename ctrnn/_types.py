@@ -1,6 +1,7 @@
 """The vocabulary of shapes: what flows through the integrator.
 
-Axes are named the same way everywhere: `time` leads, then `*batch` (any number of axes, none included), then `unit`, `input`, `output`, `slot`, `word`.
+Axes are named the same way everywhere: `time` leads, then `*batch` (any number of axes, none included), then `unit`,
+`input`, `output`, `slot`, `word`.
 """
 
 from collections.abc import Callable
@@ -8,7 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-# A state is a Tensor or a (possibly nested) NamedTuple of Tensors. Python cannot spell that recursive type for NamedTuples, hence the tuple.
+# A state is a Tensor or a (possibly nested) NamedTuple of Tensors. Python cannot spell that recursive type for
+# NamedTuples, hence the tuple.
 State = Tensor | tuple[Any, ...]
 
 # A time, a step or a rate: a Python number, a 0-d Tensor, or (*batch, 1) when each sample has its own.

@@ -103,7 +103,7 @@ def portrait(model: CTRNN, task: FlipFlop, seed: int, starts: int) -> Portrait:
     signs = (precise.readout(points.x) > 0).long() @ torch.tensor([1, 2, 4])
     corners = torch.where(points.stable, signs, -1)
     return Portrait(
-        points, flow, corners, [ends(precise, points, corners, i) for i in (points.index == 1).nonzero()[:, 0].tolist()]
+        points, flow, corners, [ends(precise, points, corners, i) for i in (points.unstable == 1).nonzero()[:, 0].tolist()]
     )
 
 
@@ -127,7 +127,7 @@ def claims(fitted: list[Fitted], portraits: list[Portrait]) -> list[Claim]:
         for p in portraits
     ]
     eight = [sorted(p.corners[p.points.stable].tolist()) == list(range(8)) for p in portraits]
-    indices = [[int((p.points.index == k).sum()) for k in range(4)] for p in portraits]
+    indices = [[int((p.points.unstable == k).sum()) for k in range(4)] for p in portraits]
     neighbours = [(a, b) for p in portraits for a, b in p.edges if min(a, b) >= 0 and (a ^ b).bit_count() == 1]
     saddles = sum(len(p.edges) for p in portraits)
     accuracies = [fit.score["accuracy"] for fit in fitted]

@@ -63,8 +63,8 @@ def test_lorenz_has_its_three_equilibria_with_their_stability(generator):
     assert len(found.x) == 3
     assert torch.cdist(expected, found.x).min(-1).values.max() < 1e-8
     at_origin = found.x.norm(dim=-1) < 1
-    assert found.index[at_origin].tolist() == [1]
-    assert found.index[~at_origin].tolist() == [2, 2]
+    assert found.unstable[at_origin].tolist() == [1]
+    assert found.unstable[~at_origin].tolist() == [2, 2]
     assert not found.stable.any()
 
 
@@ -73,8 +73,8 @@ def test_a_map_is_judged_by_the_unit_circle_and_a_flow_by_the_imaginary_axis(gen
     starts = torch.randn(8, 2, generator=generator)
     flow = analysis.fixed_points(LinearSystem(A), starts)
     coarse = analysis.fixed_points(ctrnn.Step(LinearSystem(A), ctrnn.Euler(), dt=1.0), starts)
-    assert (flow.kind, flow.stable.tolist(), flow.index.tolist()) == ("flow", [True], [0])
-    assert (coarse.kind, coarse.stable.tolist(), coarse.index.tolist()) == ("map", [False], [1])
+    assert (flow.kind, flow.stable.tolist(), flow.unstable.tolist()) == ("flow", [True], [0])
+    assert (coarse.kind, coarse.stable.tolist(), coarse.unstable.tolist()) == ("map", [False], [1])
 
 
 def test_henon_has_its_two_fixed_points(generator):

@@ -27,7 +27,7 @@ class FixedPoints(NamedTuple):
     kind: Literal["flow", "map"]
 
     @property
-    def index(self) -> Tensor:
+    def unstable(self) -> Tensor:
         """How many directions are unstable at each point: 0 for a stable one."""
         growth = self.eigenvalues.abs() - 1 if self.kind == "map" else self.eigenvalues.real
         return (growth >= 0).sum(-1)

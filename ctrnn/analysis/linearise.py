@@ -24,7 +24,7 @@ class Local(NamedTuple):
 
 
 def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
-    """The flow of a Model, the map of a Step, or a callable (x) or (x, u) -> next state, on states ravelled like `like`."""
+    """The flow of a Model, the map of a Step, or a callable (x[, u]) -> next state, on ravelled states."""
 
     def ravelled(fn: Callable[[State, Any], State]) -> Callable[[Tensor, Tensor | None], Tensor]:
         events = tree.map(lambda leaf: leaf[(0,) * batch_ndim], like)
