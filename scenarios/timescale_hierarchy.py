@@ -9,7 +9,8 @@ comes out is a statistical claim: it is reported as found.
 As in the paper, nothing from outside reaches the slow units during a movement, each sequence has its own learned
 initial state of the slow units, and the network is trained on what it generates in closed loop. Unlike the paper, the
 loop is closed inside the io group instead of through a robot's senses, no teaching signal is mixed in, the optimiser is
-Adam, and the movements are curves in the plane.
+Adam, and the movements are curves in the plane. How long these last was changed after a first full run, in which no
+condition had learned the figure eight; it was then chosen on other seeds, by the mean error over all conditions.
 
 Source: Yamashita & Tani (2008), PLoS Comput. Biol. 4:e1000220 (Fig. 1: tau = 5 and 70, training in closed loop; Fig. 9:
 learning error for several ratios, 5 trainings each, randomised test against the standard ratio 14.0).
@@ -39,9 +40,14 @@ from ctrnn.tasks import Trials, TwoScalePrimitives
 
 SIZES = {"io": 12, "fast": 40, "slow": 12}
 TAU_IO, TAU_FAST, STANDARD, DT = 2.0, 5.0, 14.0, 1.0  # times in the paper's steps
+RATE = 3e-3  # at the start; it falls to zero along a cosine
 RATIOS = (1.0, 2.0, 5.0, STANDARD, 30.0)
 PAPER = "Yamashita & Tani (2008), PLoS Comput. Biol. 4:e1000220, Fig. 9"
 CONTROL, DERIVED = "control of this package", "derived"
+PLANNED = "the same comparison with a period of 12 and 3 cycles of each primitive"
+REASON = (
+    "no condition learned the figure eight then, so the error was that of the fast scale; the claim did not hold there"
+)
 
 
 class Composer(ctrnn.Relaxation):
@@ -106,7 +112,7 @@ class Outcome(NamedTuple):
 
 
 def run(
-    *, quick: bool = False, seed: int = 0, seeds: int = 5, updates: int = 1200, cycles: int = 3, rate: float = 3e-3
+    *, quick: bool = False, seed: int = 0, seeds: int = 5, updates: int = 1200, cycles: int = 2, period: float = 24.0
 ) -> Result:
     """Train every condition with every seed, all side by side, and compare the errors.
 
@@ -115,11 +121,11 @@ def run(
         seed: the first seed of weights; seed, seed + 1 ... are used.
         seeds: trainings of each condition.
         updates: steps of Adam.
-        cycles: how often each primitive is repeated.
-        rate: learning rate at the start; it falls to zero along a cosine.
+        cycles: how often each primitive is carried out before the next.
+        period: how long a primitive takes, once.
     """
     seeds, updates, cycles = (min(seeds, 2), min(updates, 60), 1) if quick else (seeds, updates, cycles)
-    task = TwoScalePrimitives(cycles=cycles)
+    task = TwoScalePrimitives(cycles=cycles, period=period)
     networks = [condition.network(task.n_in, seed + i) for condition in CONDITIONS for i in range(seeds)]
     trained = fit_ensemble(
         networks,
@@ -127,7 +133,7 @@ def run(
         updates=updates,
         batch=task.n_in,
         dt=DT,
-        optimizer=functools.partial(torch.optim.Adam, lr=rate),
+        optimizer=functools.partial(torch.optim.Adam, lr=RATE),
         schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, updates),
         clip=1.0,
         progress=progress(1, f"{len(networks)} networks"),
@@ -200,17 +206,13 @@ def step_error(model: nn.Module, trials: Trials) -> float:
     return float(np.abs(after - xs).max())
 
 
-def found(text: str, measured: str, expected: str, holds: Any, source: str) -> Claim:
-    """A statistical claim."""
-    return Claim(text, "statistical", measured, expected, None, source, bool(holds))
-
-
 def larger(text: str, worse: np.ndarray, better: np.ndarray, source: str) -> Claim:
     """A claim that the first errors are larger on average, by the paper's kind of test: a two-sided randomised one."""
     difference = lambda a, b, axis: np.mean(a, axis=axis) - np.mean(b, axis=axis)
     p = permutation_test((worse, better), difference, vectorized=True, n_resamples=np.inf).pvalue
     measured = f"{spread(worse)} against {spread(better)}, p = {p:.3f}, n = {len(worse)} + {len(better)}"
-    return found(text, measured, "larger mean, p < 0.05", worse.mean() > better.mean() and p < 0.05, source)
+    holds = bool(worse.mean() > better.mean() and p < 0.05)
+    return Claim(text, "statistical", measured, "larger mean, p < 0.05", None, source, holds, PLANNED, REASON)
 
 
 def spread(errors: np.ndarray) -> str:
@@ -232,7 +234,9 @@ def published_claims(outcome: Outcome) -> list[Claim]:
             larger(f"mean squared error at ratio {r:g} exceeds that at ratio {STANDARD:g}", e, standard, PAPER)
             for r, e in small
         ),
-        found(text, measured, "rho < 0, p < 0.05", rho < 0 and p < 0.05, PAPER),
+        Claim(
+            text, "statistical", measured, "rho < 0, p < 0.05", None, PAPER, bool(rho < 0 and p < 0.05), PLANNED, REASON
+        ),
     ]
 
 
@@ -241,6 +245,7 @@ def control_claims(outcome: Outcome, task: TwoScalePrimitives, trials: Trials) -
     errors, untrained = outcome.errors(HIERARCHY), outcome.untrained[HIERARCHY]
     better, n = int((errors < untrained).sum()), len(errors)
     signs = f"{better} of {n}, p = {binomtest(better, n).pvalue:.3f}; untrained {spread(untrained)}"
+    learned = f"seeds in which training lowers the error, ratio {STANDARD:g} (sign test)"
     accuracy = np.median([one.score["order_accuracy"] for one in outcome.fitted[HIERARCHY]])
     chance = task.chance(trials)["order_accuracy"]
     gaps = [one.gap for one in outcome.fitted[HIERARCHY]]
@@ -254,9 +259,9 @@ def control_claims(outcome: Outcome, task: TwoScalePrimitives, trials: Trials) -
             errors,
             CONTROL,
         ),
-        found("seeds in which training lowers the error (sign test)", signs, f"{n} of {n}", better == n, CONTROL),
+        Claim(learned, "statistical", signs, f"{n} of {n}", None, CONTROL, better == n),
         Claim.at_least(place, accuracy, 0.9, CONTROL, "statistical"),
-        found(steps, ", ".join(f"{e:.5f}" for e in at), "within a factor of 2", max(at) <= 2 * at[0], CONTROL),
+        Claim(steps, "statistical", at, "within a factor of 2", None, CONTROL, max(at) <= 2 * at[0]),
     ]
 
 
@@ -325,7 +330,7 @@ def error_plot(ax: Axes, outcome: Outcome, chance: float) -> None:
     ax.set(xscale="log", yscale="log", title="error at equal parameter count")
     ax.set(xlabel="$\\tau_\\mathrm{slow} / \\tau_\\mathrm{fast}$", ylabel="mean squared error")
     ax.set_xticks(RATIOS, [f"{r:g}" for r in RATIOS])
-    ax.xaxis.minorticks_off()
+    ax.minorticks_off()
     ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
@@ -334,6 +339,7 @@ def learning_plot(ax: Axes, outcome: Outcome) -> None:
         losses = np.median([[record.loss for record in one.history] for one in outcome.fitted[condition]], axis=0)
         label = f"{condition.ratio:g}, shuffled" if condition.shuffled else f"{condition.ratio:g}"
         ax.semilogy(losses, color=color, lw=0.8, label=label)
+    ax.minorticks_off()
     ax.set(xlabel="update", ylabel="mean squared error, median", title="learning")
     ax.legend(title="ratio", loc="upper left", bbox_to_anchor=(1.0, 1.0))
 

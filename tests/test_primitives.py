@@ -43,7 +43,7 @@ def test_the_default_sequences_are_all_orders_of_three_primitives():
     assert set(task.orders) == set(itertools.permutations(range(3)))
     assert (task.n_in, task.n_out, task.n_primitives) == (6, 2, 3)
     trials = draw(task, batch=6, dt=1.0)
-    assert trials.us.shape == (1 + 3 * 3 * 12, 6, 6)
+    assert trials.us.shape == (1 + 3 * 2 * 24, 6, 6)
 
 
 @settings(max_examples=20)
@@ -182,7 +182,7 @@ def test_an_impossible_parameter_is_refused_and_named(wrong, culprit):
         (SHORT, 0.0, "positive and finite"),
         (SHORT, math.nan, "positive and finite"),
         (SHORT, 0.75, r"the cue \(0.7\)"),
-        (TwoScalePrimitives(cue=5.0), 3.5, r"a quarter of a period \(3.0\)"),
+        (TwoScalePrimitives(cue=8.0), 7.0, r"a quarter of a period \(6.0\)"),
     ],
 )
 def test_a_dt_that_skips_something_is_refused_and_the_thing_is_named(task, dt, culprit):

@@ -31,8 +31,8 @@ class TwoScalePrimitives:
     """
 
     orders: tuple[tuple[int, ...], ...] = tuple(itertools.permutations(range(3)))
-    cycles: int = 3
-    period: float = 12.0
+    cycles: int = 2
+    period: float = 24.0
     cue: float = 1.0
 
     def __post_init__(self) -> None:
