@@ -102,9 +102,8 @@ def portrait(model: CTRNN, task: FlipFlop, seed: int, starts: int) -> Portrait:
     precise.load_state_dict({name: value.double() for name, value in model.state_dict().items()})
     signs = (precise.readout(points.x) > 0).long() @ torch.tensor([1, 2, 4])
     corners = torch.where(points.stable, signs, -1)
-    return Portrait(
-        points, flow, corners, [ends(precise, points, corners, i) for i in (points.unstable == 1).nonzero()[:, 0].tolist()]
-    )
+    simple = (points.unstable == 1).nonzero()[:, 0].tolist()
+    return Portrait(points, flow, corners, [ends(precise, points, corners, i) for i in simple])
 
 
 def ends(model: CTRNN, points: analysis.FixedPoints, corners: Tensor, i: int) -> tuple[int, int]:

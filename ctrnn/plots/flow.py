@@ -24,20 +24,12 @@ def trajectories(
 def points(ax: Axes, x: Float[Any, "point axis"], stable: Bool[Any, " point"], *, size: float = 28.0) -> Axes:
     """Draw fixed points: stable ones black and filled, unstable ones red crosses."""
     x, stable = np.asarray(x), np.asarray(stable, dtype=bool)
+    # In three dimensions matplotlib would fade what lies behind, and shift the colour that carries the meaning.
     front: dict[str, Any] = {"depthshade": False} if hasattr(ax, "get_zlim") else {}
-    if stable.any():
-        ax.scatter(*x[stable].T, s=size, color=STABLE, label=f"stable ({stable.sum()})", zorder=3, **front)
-    if (~stable).any():
-        ax.scatter(
-            *x[~stable].T,
-            s=size,
-            color=UNSTABLE,
-            marker="x",
-            lw=1.0,
-            label=f"saddles ({(~stable).sum()})",
-            zorder=3,
-            **front,
-        )
+    for chosen, color, marker, name in ((stable, STABLE, "o", "stable"), (~stable, UNSTABLE, "x", "saddles")):
+        if chosen.any():
+            style: dict[str, Any] = {"s": size, "color": color, "marker": marker, "lw": 1.0, "zorder": 3, **front}
+            ax.scatter(*x[chosen].T, label=f"{name} ({chosen.sum()})", **style)
     return ax
 
 

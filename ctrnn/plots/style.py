@@ -2,8 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import matplotlib as mpl
+from matplotlib.rcsetup import cycler
 
 SINGLE, DOUBLE = 3.5, 7.2  # inches: width of one and of two columns
 
@@ -19,7 +21,7 @@ TRAJECTORY, STABLE, UNSTABLE, INPUT, OUTPUT, TARGET, QUIET = (
 )
 CYCLE = (TRAJECTORY, UNSTABLE, INPUT, OUTPUT, TARGET, "#56B4E9", STABLE)
 
-_RC = {
+_RC: Any = {
     "figure.dpi": 110,
     "savefig.dpi": 200,
     "savefig.facecolor": "white",
@@ -35,7 +37,7 @@ _RC = {
     "axes.linewidth": 0.7,
     "lines.linewidth": 1.0,
     "legend.frameon": False,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "axes.prop_cycle": cycler(color=CYCLE),
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
 }
