@@ -9,6 +9,10 @@ from . import tasks as tasks
 from ._integrate import integrate as integrate
 from .adjoints import Adjoint as Adjoint
 from .adjoints import Backprop as Backprop
+from .adjoints import Backsolve as Backsolve
+from .adjoints import BacksolveWarning as BacksolveWarning
+from .adjoints import Forward as Forward
+from .adjoints import Recompute as Recompute
 from .bidirectional import Bidirectional as Bidirectional
 from .bidirectional import BidirectionalState as BidirectionalState
 from .compat import odeint as odeint

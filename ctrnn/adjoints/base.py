@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from ctrnn._march import Noise, Source
 from ctrnn._types import State
-from ctrnn.solvers.base import Step
-from ctrnn.steps import Grid
+from ctrnn.solvers.base import Solver, Step
+from ctrnn.steps import Adaptive, Fixed, Grid
 
 
 class Problem(NamedTuple):
@@ -24,6 +24,11 @@ class Problem(NamedTuple):
 @dataclass(frozen=True)
 class Adjoint:
     """How a run is differentiated."""
+
+    def solver(self, solver: Solver, steps: Fixed | Adaptive) -> Solver:
+        """The solver that makes the steps: the one that was asked for, unless the adjoint is bound to others."""
+        del steps
+        return solver
 
     def run(self, problem: Problem) -> list[State]:
         """The states that the problem's grid saves, in order, differentiable."""

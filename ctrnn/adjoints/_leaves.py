@@ -1,0 +1,204 @@
+"""A run as a pure function of the Tensors in it, whole or cut into parts."""
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import accumulate
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from ctrnn import _tree as tree
+from ctrnn._march import Source, march
+from ctrnn._types import State
+from ctrnn.adjoints.base import Problem
+from ctrnn.solvers.base import Step
+from ctrnn.steps import Grid
+
+
+class Leaves(NamedTuple):
+    """Every Tensor on which the states of a run can depend."""
+
+    model: tuple[Tensor, ...]  # parameters and buffers
+    x0: State
+    drive: tuple[Tensor, ...]  # coefficients (interval, *batch, input)
+    silence: Tensor
+    times: tuple[Tensor, ...]  # whatever in the grid requires a gradient, step by step
+    sigma: tuple[Tensor, ...]  # noise
+
+
+class _March(nn.Module):
+    """The time loop as a module, for `functional_call`."""
+
+    def __init__(self, step: Step) -> None:
+        super().__init__()
+        self.step = step
+
+    def forward(self, *args: Any) -> tuple[State, list[State]]:
+        return march(self.step, *args)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What remains of a problem without its leaves; of leaves it makes the state at the end and the states saved."""
+
+    problem: Problem
+    loop: _March
+    names: tuple[str, ...]
+    moving: list[tuple[bool, ...]]  # which of t, dt, begin, width and the fractions of saves are leaves, for each step
+
+    def bound(self, leaves: Leaves) -> Problem:
+        """The problem with these leaves, except for the model's own tensors."""
+        noise, source = self.problem.noise, Source(leaves.drive, self.problem.source.function, leaves.silence)
+        if noise is not None:
+            given = iter(leaves.sigma)
+            sigma = tree.map(lambda s: next(given) if isinstance(s, Tensor) else s, noise.sigma)
+            # Fresh zeros: those of the problem may belong to a transform that does not reach in here.
+            like = tree.map(lambda z: torch.zeros(z.shape, dtype=z.dtype, device=z.device), noise.shapes)
+            noise = noise._replace(sigma=sigma, shapes=like)
+        grid = _with_times(self.problem.grid, self.moving, leaves.times)
+        return self.problem._replace(grid=grid, x0=leaves.x0, source=source, noise=noise)
+
+    def __call__(self, leaves: Leaves) -> tuple[State, list[State]]:
+        problem, weights = self.bound(leaves), dict(zip(self.names, leaves.model, strict=True))
+        return functional_call(self.loop, weights, (problem.grid, problem.x0, problem.source, problem.noise))
+
+    def part(self, start: int, stop: int, leaves: Leaves) -> tuple["Run", Leaves, "Window"]:
+        """Steps start to stop - 1, and what they need of the leaves; x0 is to be replaced."""
+        problem = self.problem
+        window, drive = _window(problem.grid, start, stop, leaves.drive)
+        grid = problem.grid.part(start, stop)._replace(interval=window.interval)
+        noise = None if problem.noise is None else problem.noise._replace(offset=problem.noise.offset + start)
+        run = replace(self, problem=problem._replace(grid=grid, noise=noise), moving=self.moving[start:stop])
+        times = leaves.times[self._before[start] : self._before[stop]]
+        return run, leaves._replace(drive=drive, times=times), window
+
+    @cached_property
+    def _before(self) -> list[int]:
+        return [0, *accumulate(map(sum, self.moving))]
+
+    def join(self, saved: list[State]) -> State:
+        """States saved as one, with a leading axis of saves, or of rows where samples are rows."""
+        if self.problem.grid.live is None:
+            return tree.map(lambda *parts: torch.stack(parts), *saved)
+        return tree.map(lambda *parts: torch.cat(parts), *saved)
+
+    def disjoin(self, saves: State) -> list[State]:
+        """The inverse of `join`."""
+        live = self.problem.grid.live
+        parts = [leaf.unbind(0) if live is None else leaf.split(self.saves) for leaf in tree.leaves(saves)]
+        return [tree.unflatten(saves, item) for item in zip(*parts, strict=True)]
+
+    @property
+    def saves(self) -> list[int]:
+        """How long each saved state is along the axis of `join`."""
+        grid = self.problem.grid
+        if grid.live is None:
+            return [1 for items in grid.saved for _ in items]
+        pairs = [(item, live) for items, live in zip(grid.saved, grid.live, strict=True) for item in items]
+        return [live if item.rows is None else len(item.rows) for item, live in pairs]
+
+
+def taken_out(problem: Problem) -> tuple[Run, Leaves]:
+    """A problem as a function, and the leaves at which it is to be taken."""
+    loop = _March(problem.step)
+    named = {**dict(loop.named_parameters()), **dict(loop.named_buffers())}
+    moving = [
+        tuple(isinstance(v, Tensor) and v.requires_grad for v in _times(problem.grid, k))
+        for k in range(len(problem.grid.dt))
+    ]
+    times = [
+        v for k, flags in enumerate(moving) for v, flag in zip(_times(problem.grid, k), flags, strict=True) if flag
+    ]
+    sigma = () if problem.noise is None else tree.leaves(problem.noise.sigma)
+    leaves = Leaves(
+        tuple(named.values()),
+        problem.x0,
+        problem.source.coefficients,
+        problem.source.silence,
+        tuple(times),
+        tuple(s for s in sigma if isinstance(s, Tensor)),
+    )
+    return Run(problem, loop, tuple(named), moving), leaves
+
+
+def check_closed(run: Run, leaves: Leaves) -> None:
+    """Try one step with all leaves detached.
+
+    Raises:
+        ValueError: the new state still requires a gradient: the model, or a `Function` drive, uses a Tensor that is not
+            among the leaves.
+    """
+    with torch.enable_grad():
+        still = tree.map(Tensor.detach, leaves)
+        first, needed, _ = run.part(0, 1, still)
+        function, t = run.problem.source.function, run.problem.grid.t[0]
+        if function is not None:
+            t = torch.as_tensor(t, dtype=torch.float64, device=leaves.silence.device).detach()
+            if function(t.reshape(-1)[0]).requires_grad:
+                raise ValueError(
+                    "The Function drive uses a Tensor that requires a gradient, which only Backprop sees: make it a "
+                    "Parameter or buffer of the model, give the drive as samples (Held, Linear, Cubic), or use "
+                    "adjoint=Backprop()."
+                )
+        x, _ = first(needed)
+    if any(leaf.requires_grad for leaf in tree.leaves(x)):
+        raise ValueError(
+            f"{type(run.problem.step.model).__name__} uses a Tensor that requires a gradient and is neither its "
+            "parameter nor its buffer, which only Backprop sees: make it an nn.Parameter or register_buffer(...) of "
+            "the model, or use adjoint=Backprop()."
+        )
+
+
+def _times(grid: Grid, k: int) -> tuple[Any, ...]:
+    return grid.t[k], grid.dt[k], grid.begin[k], grid.width[k], *(item.theta for item in grid.saved[k])
+
+
+def _with_times(grid: Grid, moving: list[tuple[bool, ...]], times: tuple[Tensor, ...]) -> Grid:
+    if not times:
+        return grid
+    rest = iter(times)
+    t: list[Any] = []
+    dt: list[Any] = []
+    begin: list[Any] = []
+    width: list[Any] = []
+    saved = []
+    for k, flags in enumerate(moving):
+        values = [next(rest) if flag else v for v, flag in zip(_times(grid, k), flags, strict=True)]
+        for column, value in zip((t, dt, begin, width), values[:4], strict=True):
+            column.append(value)
+        saved.append(tuple(item._replace(theta=v) for item, v in zip(grid.saved[k], values[4:], strict=True)))
+    return grid._replace(t=t, dt=dt, begin=begin, width=width, saved=saved)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """The intervals of the drive that some steps see: from which on, for all samples or each (sample,), and how many.
+
+    `interval` holds those of the steps, counted from there.
+    """
+
+    first: Any
+    count: int
+    interval: list[Any]
+
+    def index(self, intervals: int) -> tuple[Tensor, Tensor]:
+        """Where (interval, sample) each entry of the window lies, if each sample has its own."""
+        sample = torch.arange(len(self.first), device=self.first.device)
+        rows = self.first + torch.arange(self.count, device=self.first.device)[:, None]
+        return rows.clamp(max=intervals - 1), sample
+
+
+def _window(grid: Grid, start: int, stop: int, drive: tuple[Tensor, ...]) -> tuple[Window, tuple[Tensor, ...]]:
+    interval = grid.interval[start:stop]
+    if not isinstance(interval[0], Tensor):
+        window = Window(interval[0], interval[-1] + 1 - interval[0], [i - interval[0] for i in interval])
+        return window, tuple(c[window.first : window.first + window.count] for c in drive)
+    assert grid.order is not None
+    # A step moves a sample on by one interval at most, so that the window is never longer than the steps are many.
+    own = interval[0]
+    local = [i - own[: len(i)] for i in interval]
+    first = own.new_zeros(len(grid.order)).index_copy(0, grid.order[: len(own)], own)
+    window = Window(first, int(torch.stack([i.max() for i in local]).max()) + 1, local)
+    return window, tuple(c[window.index(c.shape[0])] for c in drive)
