@@ -200,10 +200,11 @@ def _values(
 def _fixed(run: Run) -> Laid:
     """Fixed steps; a solver with steps of its own takes them inside one step for each stretch."""
     if isinstance(run.steps, Fixed):
-        steps, solver = run.steps, run.solver
+        steps, solver, save = run.steps, run.solver, run.save
     else:
         steps, solver = Fixed(max(number(s.length) for s in run.spans)), run.solver.with_tolerances(run.steps)
-    plan = fixed(run.drive, run.spans, steps, run.save, run.batch, run.device)
+        save = run.save if run.save is not None or isinstance(run.drive, Sampled) else Last()
+    plan = fixed(run.drive, run.spans, steps, save, run.batch, run.device)
     order, count = plan.grid.order, torch.full((run.batch.numel(),), len(plan.grid.dt), device=run.device)
     x0 = run.x0 if order is None else _rows(run, order)
     problem = Problem(Step(run.model, solver), plan.grid, x0, _source(run, order is not None), None, run.progress)
