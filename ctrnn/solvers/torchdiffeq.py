@@ -80,8 +80,13 @@ class TorchDiffEq(Solver):
 
         start = tuple(tree.leaves(x)) if isinstance(x, tuple) else x
         ends = torch.tensor([0.0, 1.0], dtype=torch.float64, device=tree.leaves(x)[0].device)
+        # Without step_t an adaptive method runs past the end, where the drive is another, and interpolates back.
+        steps = self.own_steps and self.method != "scipy_solver"
+        options = {"step_t": ends[1:]} if steps else None
         try:
-            path = torchdiffeq.odeint(slope, start, ends, rtol=self.rtol, atol=self.atol, method=self.method)
+            path = torchdiffeq.odeint(
+                slope, start, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options
+            )
         except AssertionError as error:
             when = float(t.detach().max())
             raise StepSizeUnderflow(
