@@ -1,5 +1,6 @@
 """What a laid-out run is, and the layout of fixed steps: from stretches of time and a wish for saves to a frozen grid of steps."""
 
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -42,6 +43,9 @@ class _Steps(NamedTuple):
     ends: list[int]
 
 
+AT_ITS_END = (Saved(),)
+
+
 def fixed(
     drive: Drive, spans: list[Stretch], steps: Fixed, save: Save | None, batch: torch.Size, device: torch.device
 ) -> Plan:
@@ -54,32 +58,35 @@ def fixed(
             )
         check_times(save, spans)
         spans = cut_at(spans, save, steps.dt)
-    columns = _Steps([], [], [], [], [], [])
-    for s in spans:
-        _add(columns, s, steps.dt)
+    columns = _steps(spans, steps.dt)
     kept = _kept(drive, spans, columns, save)
     grid = Grid(*columns[:-1], None, None, kept[0] == 0, [() for _ in columns.t])
     plan = Plan(grid, _times(kept, columns, save, device), None, None, _place(kept, columns, device))
     if isinstance(drive, Sampled) and (drive.own_times or drive.lengths is not None):
         return _in_rows(plan, drive, kept, _totals(drive, spans, columns, batch), batch)
     for k in filter(None, kept):
-        grid.saved[k - 1] += (Saved(),)
+        grid.saved[k - 1] += AT_ITS_END
     return plan
 
 
-def _add(columns: _Steps, s: Stretch, dt: float) -> None:
-    count, exact = whole_steps(number(s.length), dt)
-    step: Any = exact
-    if isinstance(s.length, Tensor):
-        # dt is exactly as given where it divides the interval, and carries the gradient of the interval's length.
-        step = s.length / count if s.length.ndim else exact + (s.length - s.length.detach()) / count
-    steps = range(count)
-    columns.t.extend([s.start + j * step for j in steps])
-    columns.dt.extend([step] * count)
-    columns.interval.extend([s.interval] * count)
-    columns.begin.extend([s.begin + s.width * (j / count) for j in steps])
-    columns.width.extend([s.width / count] * count)
-    columns.ends.append(len(columns.t))
+def _steps(spans: list[Stretch], dt: float) -> _Steps:
+    parts = [(s, *_divided(s.length, dt)) for s in spans]
+    return _Steps(
+        t=[s.start + j * step for s, count, step in parts for j in range(count)],
+        dt=[step for _, count, step in parts for _ in range(count)],
+        interval=[s.interval for s, count, _ in parts for _ in range(count)],
+        begin=[s.begin + s.width * (j / count) for s, count, _ in parts for j in range(count)],
+        width=[s.width / count for s, count, _ in parts for _ in range(count)],
+        ends=list(accumulate(count for _, count, _ in parts)),
+    )
+
+
+def _divided(length: Any, dt: float) -> tuple[int, Any]:
+    """How many steps a stretch takes, and how long each is: as given where dt divides it, and with its gradient."""
+    count, step = whole_steps(number(length), dt)
+    if not isinstance(length, Tensor):
+        return count, step
+    return count, length / count if length.ndim else step + (length - length.detach()) / count
 
 
 def _kept(drive: Drive, spans: list[Stretch], columns: _Steps, save: Save | None) -> list[int]:

@@ -44,24 +44,24 @@ def march(
     """Carry x along the grid; return the state at its end and the states that the grid says to save, in order."""
     saved = [x] if grid.initial else []
     times = instants(grid, tree.leaves(x)[0])
-    inputs = along(source, grid, times)
     kicks = None if noise is None else deviates(noise, grid)
-    prepared: dict[float, Any] = {}
-    rows = None if grid.live is None else tree.leaves(x)[0].shape[0]
-    for k, (t, dt, u) in enumerate(zip(times, grid.dt, inputs, strict=True)):
+    rows, ready_for, ready, prepared = None, None, None, dict[float, Any]()
+    for k, (t, dt, u, items) in enumerate(zip(times, grid.dt, along(source, grid, times), grid.saved, strict=True)):
+        if progress is not None and k % 64 == 63:
+            progress(k / len(times))
         if grid.live is not None and grid.live[k] != rows:
             rows = grid.live[k]
             x = head(x, rows)
-        if progress is not None and k % 64 == 63:
-            progress(k / len(grid.dt))
-        ready = _prepare(step, dt, prepared)
-        if any(item.theta is not None for item in grid.saved[k]):
-            x = _dense_step(step, t, dt, x, u, grid.saved[k], saved)
+        if dt is not ready_for:
+            ready, ready_for = _prepare(step, dt, prepared), dt
+        if items and items[-1].theta is not None:  # what lies at the end of a step comes first
+            x = _dense_step(step, t, dt, x, u, items, saved)
             continue
         x = step.solver.step(step.model, t, dt, x, u, ready)
         if kicks is not None:
             x = _kick(x, next(kicks), step.solver.diffusion(ready))
-        saved += [x if item.rows is None else pick(x, item.rows) for item in grid.saved[k]]
+        for item in items:
+            saved.append(x if item.rows is None else pick(x, item.rows))
     return x, saved
 
 

@@ -51,27 +51,28 @@ def spread(value: Any, like: State) -> Any:
 
 
 def blend(x: State, target: State, alpha: Any) -> State:
-    """lerp(x, F, alpha): exactly x at alpha = 0 and exactly F at alpha = 1, infinities included (`torch.lerp(inf, F, 1)` is NaN)."""
-    if isinstance(alpha, (int, float)):
-        if alpha in (0, 1):
-            return target if alpha else x
-        return map(lambda a, b: torch.lerp(a, b, alpha), x, target)
-    return map(_lerp, x, target, spread(alpha, x))
+    """lerp(x, F, alpha), with one alpha or one for each part.
+
+    A number 0 gives exactly x and 1 exactly F, infinities included (`torch.lerp(inf, F, 1)` is NaN).
+    """
+    return map(_lerp, x, target, spread(alpha, x)) if isinstance(x, tuple) else _lerp(x, target, alpha)
 
 
-def _lerp(x: Tensor, target: Tensor, alpha: Any) -> Tensor:
-    if not isinstance(alpha, Tensor):
-        return blend(x, target, alpha)  # type: ignore[return-value]
-    return torch.lerp(x, target, per_leaf(alpha, x))
+def _lerp(x: Tensor, target: Any, alpha: Any) -> Tensor:
+    if isinstance(alpha, Tensor):
+        return torch.lerp(x, target, per_leaf(alpha, x))  # type: ignore[arg-type]
+    if alpha in (0, 1):
+        return target if alpha else x
+    return torch.lerp(x, target, alpha)
 
 
 def per_leaf(value: Scalar, leaf: Tensor) -> Scalar:
-    """A per-sample value (*batch, 1) shaped to multiply `leaf` (*batch, *event), in its dtype; anything else that is 0-d or a number passes."""
-    if not isinstance(value, Tensor) or value.ndim == 0:
-        return value if not isinstance(value, Tensor) or value.dtype == leaf.dtype else value.to(leaf.dtype)
-    if value.shape[-1] == 1 and value.ndim > 1:
+    """A value per sample (*batch, 1) shaped to multiply `leaf` (*batch, *event), in its dtype; others pass in its dtype."""
+    if not isinstance(value, Tensor):
+        return value
+    if value.ndim > 1 and value.shape[-1] == 1:
         value = value.reshape(value.shape[:-1] + (1,) * (leaf.ndim - value.ndim + 1))
-    return value.to(leaf.dtype)
+    return value if value.dtype == leaf.dtype else value.to(leaf.dtype)
 
 
 def ravel(x: State, batch_ndim: int) -> Tensor:
