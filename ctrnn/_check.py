@@ -213,7 +213,8 @@ def state(model: Model, x0: Any) -> list[int]:
     expected, given = dict(tree.named(like)), dict(tree.named(x0))
     if expected.keys() != given.keys():
         raise TypeError(
-            f"x0 of {type(model).__name__} must be a {_kind(like)}, got a {_kind(x0)}: start from model.initial_state()."
+            f"x0 of {type(model).__name__} must be a {_kind(like)}, got a {_kind(x0)}: "
+            "start from model.initial_state()."
         )
     batches = set()
     for name, leaf in given.items():

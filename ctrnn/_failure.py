@@ -1,4 +1,4 @@
-"""What to say about a run that did not reach its end: when, which sample, which part of the state, and which knob to turn."""
+"""What to say of a run that did not reach its end: when, which sample, which part of its state, which knob to turn."""
 
 from typing import Any, NamedTuple
 
@@ -59,9 +59,8 @@ def error(problem: Problem, found: Found | None, batch: torch.Size, trajectory: 
     failed = int((status > 0).sum())
     if failed > 1:
         message += f" {failed} of {len(status)} samples failed."
-    plain = [tree.map(Tensor.detach, v) if isinstance(v, (Tensor, tuple)) else v for v in trajectory[:-1]]
-    partial = Trajectory(*plain, trajectory.stats)
-    return kind(message, t=where.t, step=where.step, sample=sample, part=where.part, trajectory=partial)
+    plain = tree.map(lambda leaf: leaf.detach() if isinstance(leaf, Tensor) else leaf, trajectory)
+    return kind(message, t=where.t, step=where.step, sample=sample, part=where.part, trajectory=plain)
 
 
 def _where_not_finite(problem: Problem, sample: int, batch: torch.Size) -> Where:

@@ -1,4 +1,4 @@
-"""What a laid-out run is, and the layout of fixed steps: from stretches of time and a wish for saves to a frozen grid of steps."""
+"""What a run is when it is laid out, and the layout of fixed steps: from stretches and wishes to a frozen grid."""
 
 from itertools import accumulate
 from typing import Any, NamedTuple
@@ -14,10 +14,10 @@ Save = Every | Last | At
 
 
 class Place(NamedTuple):
-    """Where in the drive the saves lie: interval and fraction of it, each (save,), or (save, row) where samples have times of their own."""
+    """Where in the drive the saves lie, each (save,), or (save, row) where samples have times of their own."""
 
     interval: Tensor
-    fraction: Tensor
+    fraction: Tensor  # of that interval
 
 
 class Plan(NamedTuple):
@@ -25,9 +25,7 @@ class Plan(NamedTuple):
 
     grid: Grid
     ts: Tensor
-    index: (
-        Tensor | None
-    )  # (save, sample): row of the loop's output, -1 where there is none; None: the saves as they come
+    rows: Tensor | None  # (save, sample): row of what the loop returns, -1: none; None: the saves as they come
     mask: Tensor | None
     place: Place
 
@@ -152,7 +150,7 @@ def _in_rows(plan: Plan, drive: Sampled, kept: list[int], total: Tensor, batch: 
     after = torch.tensor(kept)[:, None]
     grid, index = place_saves(grid, torch.minimum(after, total) - 1, torch.full((len(kept), len(total)), torch.nan))
     mask = None if drive.lengths is None else (after <= total).reshape(-1, *batch).to(device)
-    return plan._replace(grid=grid, index=index.to(device), mask=mask)
+    return plan._replace(grid=grid, rows=index.to(device), mask=mask)
 
 
 def _of_rows(value: Tensor, rows: Tensor) -> Tensor:
@@ -160,11 +158,12 @@ def _of_rows(value: Tensor, rows: Tensor) -> Tensor:
 
 
 def place_saves(grid: Grid, step: Tensor, theta: Tensor) -> tuple[Grid, Tensor]:
-    """Place every wanted state (save, sample) in the grid; returns it, and where each state lands among the rows that the loop returns.
+    """Place every wanted state (save, sample) in the grid, and say where it lands among the rows that the loop returns.
 
-    `step` holds it, -1 is x0 and -2 nothing; `theta` says at which fraction of the step, NaN at its end.
+    `step` holds the state, -1 is x0 and -2 nothing; `theta` says at which fraction of the step, NaN at its end.
     """
-    assert grid.order is not None and grid.live is not None
+    assert grid.order is not None
+    assert grid.live is not None
     device, order = grid.order.device, grid.order.cpu()
     rows = torch.argsort(order).expand_as(step)
     initial = grid.initial or bool((step == -1).any())

@@ -14,11 +14,11 @@ from ctrnn.trajectory import Status
 
 
 class _Line(NamedTuple):
-    """The stretches with the gradient of the times that have one: start and length (stretch, row), begin and width (stretch,)."""
+    """The stretches with the gradient of the times that have one."""
 
-    start: Tensor
+    start: Tensor  # (stretch, row)
     length: Tensor
-    begin: Tensor
+    begin: Tensor  # (stretch,)
     width: Tensor
 
 
@@ -112,9 +112,9 @@ def _kept(drive: Drive, spans: list[Stretch], save: Save | None) -> list[int]:
 
 
 def _locate(wanted: Tensor, line: Timeline, moving: _Line, found: Found, free: bool) -> tuple[Tensor, Tensor, Tensor]:
-    """The step of every sample in which each wanted time lies, -1 for x0, -2 for none; where in it; whether the sample lasts.
+    """The step of each sample that holds each wanted time, -1 for x0, -2 for none; where in it; if the sample lasts.
 
-    A finished sample keeps its last state, a failed one has none beyond its failure. `free` times are no ends of stretches.
+    A finished sample keeps its last state, a failed one has none beyond its failure. `free` times end no stretches.
     """
     times = wanted.detach()
     sample = torch.arange(times.shape[1], device=times.device)
@@ -139,7 +139,7 @@ def _locate(wanted: Tensor, line: Timeline, moving: _Line, found: Found, free: b
 
 
 def _step_holding(times: Tensor, line: Timeline, found: Found) -> tuple[Tensor, Tensor]:
-    """For each (save, row) the first step that ends at or after the time; and the ends of all steps, infinite where there is none."""
+    """The first step that ends at or after each time (save, row); the ends of all steps, infinite where is none."""
     sample = torch.arange(times.shape[1], device=times.device)
     number = torch.arange(found.dt.shape[0], device=times.device)[:, None]
     stop = line.start[found.interval, sample] + found.offset + found.dt

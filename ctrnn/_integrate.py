@@ -54,7 +54,7 @@ def integrate(
         t_span: start and end of the run, where the drive does not say, or a part of the drive's time; with samples
             `us`, the start is when `us[0]` begins. A gradient reaches Tensors.
         solver: how one step is made. Default: `Euler()` on fixed steps, `Tsit5()` on adaptive ones.
-        steps: how long a step is: `Fixed(dt)` or `Adaptive(rtol, atol)`. Default: fixed with `dt`, adaptive without one.
+        steps: how long a step is, `Fixed(dt)` or `Adaptive(rtol, atol)`. Default: fixed with `dt`, adaptive without.
         adjoint: how the run is differentiated.
         save: which states are kept. Default: those at the drive's sample times; without samples every fixed step, or
             the end of an adaptive run.
@@ -110,7 +110,7 @@ class Run(NamedTuple):
 
 
 class Laid(NamedTuple):
-    """A run laid out as steps: what the adjoint runs, how its output becomes a trajectory, and what the search found."""
+    """A run laid out as steps: what the adjoint runs, how that becomes a trajectory, and what the search found."""
 
     problem: Problem
     plan: Plan
@@ -267,8 +267,8 @@ def _trajectory(run: Run, laid: Laid, saved: list[State]) -> Trajectory:
 
 
 def _placed(run: Run, laid: Laid, saved: list[State]) -> tuple[State, Tensor | None]:
-    """The saved states (save, *batch, ...), and which of them were reached (None: all); the others hold any finite state."""
-    index = laid.plan.index
+    """The saved states (save, *batch, ...), and which were reached (None: all); the others hold any finite state."""
+    index = laid.plan.rows
     if index is None:
         return tree.map(lambda *leaves: torch.stack(leaves), saved[0], *saved[1:]), None
     rows = tree.map(lambda *leaves: torch.cat(leaves), *(saved or [laid.problem.x0]))

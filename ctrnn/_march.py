@@ -17,7 +17,7 @@ NOISE_CHUNK = 64
 
 
 class Source(NamedTuple):
-    """The drive of a run, resolved before it: polynomial coefficients on each interval, or a function of time, or the zeros of `silence`."""
+    """The drive of a run, resolved before it: a polynomial on each interval, or a function of time, or `silence`."""
 
     coefficients: tuple[Tensor, ...]  # each (interval, *batch, input); empty for the other two
     function: Callable[[Tensor], Tensor] | None
@@ -25,7 +25,7 @@ class Source(NamedTuple):
 
 
 class Noise(NamedTuple):
-    """Normal deviates in chunks of steps, each drawn from a seed of its own, so that a part of the run draws again what it drew before."""
+    """Normal deviates in chunks of steps, each from a seed of its own: a part of the run draws again what it drew."""
 
     sigma: Any  # stationary standard deviation, one for each part of the state
     seeds: list[int]
@@ -87,7 +87,7 @@ def _dense_step(
         rows = item.rows
         assert rows is not None
         part = pick(attempt, rows)
-        at = (lambda c, rows=rows: pick(u(c), rows)) if callable(u) else pick(u, rows)  # type: ignore[arg-type]
+        at = (lambda c, rows=rows: pick(u(c), rows)) if callable(u) else pick(u, rows)
         saved.append(solver.interpolate(step.model, pick(t, rows), pick(dt, rows), pick(x, rows), at, part, item.theta))
     return attempt.x
 
@@ -103,7 +103,7 @@ def pick(x: Any, rows: Tensor) -> Any:
 
 
 def instants(grid: Grid, like: Tensor) -> list[Tensor]:
-    """The start of each step as Tensors: 0-d in float64, which does not promote a state, or (rows, 1) in the state's dtype."""
+    """The start of each step: 0-d in float64, which does not promote a state, or (rows, 1) in the state's dtype."""
     if grid.live is not None and grid.t and isinstance(grid.t[0], Tensor) and grid.t[0].ndim > 0:
         return [t.to(like.dtype) for t in grid.t]
     if any(isinstance(t, Tensor) for t in grid.t):
@@ -122,13 +122,15 @@ def along(source: Source, grid: Grid, times: list[Tensor]) -> list[Input]:
     columns = [_columns(coefficient, grid) for coefficient in source.coefficients]
     if len(columns) == 1:
         return list(columns[0])
-    return [Piece(pieces, grid.begin[k], grid.width[k]) for k, pieces in enumerate(zip(*columns, strict=True))]
+    pieces: list[Any] = [*map(Piece, zip(*columns, strict=True), grid.begin, grid.width)]
+    return pieces
 
 
 def _columns(coefficient: Tensor, grid: Grid) -> list[Tensor]:
     # unbind and one gather, never coefficient[k]: the backward of indexing in a loop is quadratic in its length.
     if isinstance(grid.interval[0], Tensor):
-        assert grid.order is not None and grid.live is not None
+        assert grid.order is not None
+        assert grid.live is not None
         samples = torch.cat([grid.order[:n] for n in grid.live])
         return list(coefficient[torch.cat(grid.interval), samples].split(grid.live))
     first, last = min(grid.interval), max(grid.interval)
@@ -155,7 +157,7 @@ def _function(fn: Callable[[Tensor], Tensor], grid: Grid, k: int, t: Tensor) -> 
 
 
 def within(t: Tensor, c: float, dt: Any) -> Tensor:
-    """The time t + c dt of a stage, for those at the ends of a step a few roundings inside it: a drive that jumps there is seen from within."""
+    """The time t + c dt of a stage; at a step's ends a few roundings inside it, so that jumps there stay outside."""
     width = dt.to(t.dtype) if isinstance(dt, Tensor) else dt
     now = t + c * width
     if 0 < c < 1:
@@ -165,7 +167,7 @@ def within(t: Tensor, c: float, dt: Any) -> Tensor:
 
 
 def deviates(noise: Noise, grid: Grid) -> Iterator[State]:
-    """Normal deviates with standard deviation sigma for each step, in the rows of the grid; one chunk is held at a time."""
+    """Deviates of standard deviation sigma for each step, in the rows of the grid; one chunk is held at a time."""
     number, chunk = -1, noise.shapes
     for k in range(noise.offset, noise.offset + len(grid.dt)):
         if k // NOISE_CHUNK != number:

@@ -1,5 +1,6 @@
 """The stretches of time of a run, each inside one interval of its drive: steps never cross their ends."""
 
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -43,7 +44,7 @@ def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:
 def _between(t_span: tuple[Any, Any], jumps: tuple[float, ...]) -> list[Stretch]:
     inner = [t for t in jumps if number(t_span[0]) < t < number(t_span[1])]
     edges = [t_span[0], *inner, t_span[1]]
-    return [Stretch(0, a, b - a, 0.0, 1.0) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    return [Stretch(0, a, b - a, 0.0, 1.0) for a, b in pairwise(edges)]
 
 
 def _clip(whole: list[Stretch], t_span: tuple[Any, Any]) -> list[Stretch]:
@@ -115,5 +116,5 @@ def _cut(s: Stretch, times: list[Any], dt: float, moving: bool) -> list[Stretch]
     edges = [s.start, *inner, s.start + s.length]
     return [
         Stretch(s.interval, p, q - p, s.begin + s.width * ((p - s.start) / s.length), s.width * ((q - p) / s.length))
-        for p, q in zip(edges[:-1], edges[1:], strict=True)
+        for p, q in pairwise(edges)
     ]

@@ -1,7 +1,7 @@
 """States as trees: the only code that knows how a state is built from Tensors.
 
-A tree is a Tensor or a tuple of trees (a NamedTuple keeps its type). `torch.utils._pytree` is private and costs several microseconds a call on a bare Tensor; these few
-lines cost less than one and are traced by Dynamo.
+A tree is a Tensor or a tuple of trees (a NamedTuple keeps its type). `torch.utils._pytree` is private and costs several
+microseconds a call on a bare Tensor; these few lines cost less than one and are traced by Dynamo.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -60,14 +60,14 @@ def blend(x: State, target: State, alpha: Any) -> State:
 
 def _lerp(x: Tensor, target: Any, alpha: Any) -> Tensor:
     if isinstance(alpha, Tensor):
-        return torch.lerp(x, target, per_leaf(alpha, x))  # type: ignore[arg-type]
+        return torch.lerp(x, target, per_leaf(alpha, x))
     if alpha in (0, 1):
         return target if alpha else x
     return torch.lerp(x, target, alpha)
 
 
 def per_leaf(value: Scalar, leaf: Tensor) -> Scalar:
-    """A value per sample (*batch, 1) shaped to multiply `leaf` (*batch, *event), in its dtype; others pass in its dtype."""
+    """A value per sample (*batch, 1) shaped to multiply `leaf` (*batch, *event); a Tensor comes in its dtype."""
     if not isinstance(value, Tensor):
         return value
     if value.ndim > 1 and value.shape[-1] == 1:

@@ -4,7 +4,7 @@ from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ctrnn import _tree as tree
 from ctrnn._integrate import integrate
@@ -13,7 +13,7 @@ from ctrnn.adjoints.backprop import Backprop
 from ctrnn.adjoints.base import Adjoint
 from ctrnn.drive import Held
 from ctrnn.dynamics import Model, Relaxation, TorchTwin
-from ctrnn.models.gated import require_one_tau
+from ctrnn.models.gated import GRU, require_one_tau
 from ctrnn.models.stack import layers_from_torch, layers_to_torch
 from ctrnn.solvers.base import Solver
 from ctrnn.steps import Adaptive, Fixed
@@ -89,7 +89,8 @@ class Bidirectional(nn.Module, TorchTwin):
         start = BidirectionalState(None, None) if x0 is None else x0
         if not isinstance(start, BidirectionalState):
             raise TypeError(
-                f"x0 must be a BidirectionalState(forward=..., backward=...), got a {type(x0).__name__}: name both states."
+                f"x0 must be a BidirectionalState(forward=..., backward=...), got a {type(x0).__name__}: "
+                "name both states."
             )
         ahead, back = (
             integrate(model, sequence, state, solver=solver, steps=steps, adjoint=adjoint)
@@ -109,7 +110,8 @@ class Bidirectional(nn.Module, TorchTwin):
 
     @classmethod
     def example(cls) -> Self:
-        return cls.chain_from_torch(nn.GRU(2, 3, bidirectional=True))[0]
+        draw = Generator().manual_seed(0)
+        return cls(GRU(3, 2, generator=draw), GRU(3, 2, generator=draw))
 
     @classmethod
     def twin_of(cls, module: nn.Module) -> Self | None:
@@ -117,14 +119,14 @@ class Bidirectional(nn.Module, TorchTwin):
             return None
         if module.num_layers > 1:
             raise ValueError(
-                f"{type(module).__name__} has {module.num_layers} bidirectional layers, each reading both halves of the "
-                "one below: Bidirectional.chain_from_torch(module) gives one Bidirectional for each."
+                f"{type(module).__name__} has {module.num_layers} bidirectional layers, each reading both halves of "
+                "the one below: Bidirectional.chain_from_torch(module) gives one Bidirectional for each."
             )
         return cls.chain_from_torch(module)[0]
 
     @classmethod
     def chain_from_torch(cls, module: nn.RNNBase) -> list[Self]:
-        """The layers of a bidirectional `nn.RNN`, `nn.GRU` or `nn.LSTM`, first layer first, with copies of the weights."""
+        """The layers of a bidirectional `nn.RNN`, `nn.GRU` or `nn.LSTM`, lowest first, with copies of its weights."""
         halves = layers_from_torch(module), layers_from_torch(module, reverse=True)
         return [cls(ahead, back) for ahead, back in zip(*halves, strict=True)]
 
@@ -132,7 +134,7 @@ class Bidirectional(nn.Module, TorchTwin):
         """A bidirectional `nn.RNN`, `nn.GRU` or `nn.LSTM` of one layer, with copies of the weights.
 
         Raises:
-            ValueError: torch has no such module: other models than Elman, GRU and LSTM, or unequal ones, or unequal tau.
+            ValueError: torch has no such module: models other than Elman, GRU and LSTM, unequal ones, or unequal tau.
         """
         ahead, back = self.ahead, self.back
         if not isinstance(ahead, Relaxation) or not isinstance(back, Relaxation):
@@ -154,5 +156,5 @@ def _turned(xs: Tensor, lengths: Tensor | None) -> Tensor:
 
 
 def _together(a: Stats, b: Stats) -> Stats:
-    counts = [x + y for x, y in zip(a[:-1], b[:-1], strict=True)]
-    return Stats(*counts, torch.maximum(a.status, b.status))
+    total = Stats(*[x + y for x, y in zip(a, b, strict=True)])
+    return total._replace(status=torch.maximum(a.status, b.status))

@@ -1,11 +1,13 @@
 """What drives a network, defined over intervals of time and not at points.
 
-A step lies within one interval and all its stages, those at its two ends included, see that interval's drive; an integrator that asked for u at a point would find the
-next interval's value at the end of each step, and RK4 would fall to first order.
+A step lies within one interval and all its stages, those at its two ends included, see that interval's drive; an
+integrator that asked for u at a point would find the next interval's value at the end of each step, and RK4 would fall
+to first order.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -16,14 +18,14 @@ from ctrnn.steps import check_duration
 
 
 class Intervals(NamedTuple):
-    """Consecutive stretches of time: numbers, or Tensors () or (*batch,) where a gradient or each sample's own times are wanted."""
+    """Consecutive stretches of time: numbers, or Tensors () for a gradient or (*batch,) for each sample's own times."""
 
     start: list[Any]
     length: list[Any]
 
 
 class Piece(NamedTuple):
-    """u over one step as a polynomial in the fraction s of its interval; called with the fraction c of the step, s = begin + c * width."""
+    """u over one step, a polynomial in s = begin + c width: c is the fraction of the step, s that of its interval."""
 
     coefficients: tuple[Tensor, ...]
     begin: Any
@@ -49,9 +51,10 @@ class Silence(Drive):
 
 @dataclass(frozen=True, eq=False)
 class Function(Drive):
-    """u(t) = fn(t), where t is a 0-d Tensor, or (*batch, 1) when each sample has its own time; fn returns (*batch, n_in) or (n_in,).
+    """u(t) = fn(t), where t is a 0-d Tensor, or (*batch, 1) when each sample has its own time.
 
-    `jumps` are the times at which fn is not continuous; steps are placed on them, and fn is taken as continuous from both sides between two of them.
+    fn returns (*batch, n_in) or (n_in,). `jumps` are the times at which it is not continuous: steps are placed on them,
+    and a stage at the end of a step asks for fn a few roundings inside it.
     """
 
     fn: Callable[[Tensor], Tensor]
@@ -115,7 +118,7 @@ class Sampled(Drive):
         if edges.ndim > 1 or edges.requires_grad:
             return Intervals(list(edges[:-1].unbind(0)), list(edges.diff(dim=0).unbind(0)))
         times = edges.tolist()
-        return Intervals(times[:-1], [b - a for a, b in zip(times[:-1], times[1:], strict=True)])
+        return Intervals(times[:-1], [b - a for a, b in pairwise(times)])
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +128,8 @@ class Held(Sampled):
     Args:
         us: samples (time, *batch, n_in).
         dt: how long each is held; or
-        edges: the time + 1 times between which they are held, (time + 1,) or (time + 1, *batch) for times of each sample's own. A gradient reaches them.
+        edges: the time + 1 times between which they are held, (time + 1,), or (time + 1, *batch) for times of each
+            sample's own. A gradient reaches them.
         lengths: how many samples of us each sequence has, (*batch,); a finished sequence keeps its state.
         t0: time at which us[0] begins, with `dt`.
     """
@@ -157,7 +161,10 @@ class Linear(Sampled):
 
 @dataclass(frozen=True, eq=False)
 class Cubic(Linear):
-    """Cubic Hermite with backward differences (Morrill et al. 2021): the slope at a node is that of the interval before it, so no node looks ahead."""
+    """Cubic Hermite with backward differences (Morrill et al. 2021): a node's slope is that of the interval before it.
+
+    So no node looks ahead. Arguments as for `Linear`.
+    """
 
     @property
     def coefficients(self) -> tuple[Tensor, ...]:
@@ -165,7 +172,7 @@ class Cubic(Linear):
         us = self.us if self.used is None else torch.where(self.used[..., None], self.us, 0.0)
         rise = us.diff(dim=0)
         lengths = self.intervals.length
-        ratios = [torch.as_tensor(b / a, dtype=torch.float64) for a, b in zip(lengths[:-1], lengths[1:], strict=True)]
+        ratios = [torch.as_tensor(b / a, dtype=torch.float64) for a, b in pairwise(lengths)]
         slope = rise
         if ratios:
             ratio = torch.stack(ratios).to(rise)

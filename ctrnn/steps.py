@@ -13,13 +13,16 @@ def check_duration(name: str, value: Any) -> None:
     """Raise unless `value` is a positive, finite number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a number such as 0.01, got {value!r}.")
-    if not 0 < value < math.inf:
+    if not 0 < float(value) < math.inf:
         raise ValueError(f"{name} must be positive and finite, got {value!r}.")
 
 
 @dataclass(frozen=True)
 class Fixed:
-    """Steps of length dt. An interval of the drive that is no whole multiple of dt is cut into the smallest number of equal steps that are not longer."""
+    """Steps of length dt.
+
+    An interval of the drive that is no whole multiple of dt is cut into the fewest equal steps that are not longer.
+    """
 
     dt: float
 
@@ -29,7 +32,7 @@ class Fixed:
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Steps chosen for each sample so that the local error stays below atol + rtol * |x|, in the root mean square over the state.
+    """Steps chosen for each sample so that the root mean square over its state of error / (atol + rtol |x|) is below 1.
 
     Args:
         rtol, atol: relative and absolute tolerance.
@@ -47,13 +50,15 @@ class Adaptive:
     def __post_init__(self) -> None:
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
             raise ValueError(
-                f"Adaptive: tolerances must not be negative, and one must be positive; got rtol={self.rtol}, atol={self.atol}."
+                "Adaptive: tolerances must not be negative, and one must be positive; "
+                f"got rtol={self.rtol}, atol={self.atol}."
             )
         if self.dt0 is not None:
             check_duration("Adaptive: dt0", self.dt0)
         if self.dt_min < 0 or self.max_steps < 1:
             raise ValueError(
-                f"Adaptive: dt_min must not be negative and max_steps at least 1; got dt_min={self.dt_min}, max_steps={self.max_steps}."
+                "Adaptive: dt_min must not be negative and max_steps at least 1; "
+                f"got dt_min={self.dt_min}, max_steps={self.max_steps}."
             )
 
 
@@ -79,7 +84,7 @@ class Last:
 class At:
     """Keep the states at these increasing times: edges of fixed steps, dense output of adaptive ones.
 
-    A gradient reaches times given as a Tensor; in a fixed run not one that falls on an edge of the drive inside the run.
+    A gradient reaches times given as a Tensor; in a fixed run, not one that falls on an inner edge of the drive.
     """
 
     ts: Tensor
@@ -103,8 +108,10 @@ class Saved(NamedTuple):
 class Grid(NamedTuple):
     """A frozen sequence of steps. The time loop knows nothing else about time.
 
-    Where samples step on their own (adaptive steps, lengths, edges per sample) the batch is one axis of rows ordered by decreasing step count, so that the live rows of
-    each step are a prefix; `t`, `dt`, `begin` and `width` then hold one (rows, 1) Tensor for each step and `interval` one Tensor (rows,).
+    Where samples step on their own (adaptive steps, lengths, edges per sample) the batch is one axis of rows ordered by
+    decreasing step count, so that the live rows of each step are a prefix. Where their times differ (adaptive steps,
+    edges per sample) `t` and `dt` hold one (rows, 1) Tensor for each step, and in adaptive runs so do `begin` and
+    `width`, and `interval` one Tensor (rows,).
     """
 
     t: list[Any]  # start of each step
@@ -119,14 +126,15 @@ class Grid(NamedTuple):
 
     def part(self, start: int, stop: int) -> "Grid":
         """Steps start to stop - 1 as a grid of their own, which saves x0 only if it begins the run."""
-        columns = {
-            name: value[start:stop] if isinstance(value, list) else value for name, value in self._asdict().items()
-        }
-        return Grid(**columns | {"initial": self.initial and start == 0})
+        columns: dict[str, Any] = {n: v[start:stop] for n, v in self._asdict().items() if isinstance(v, list)}
+        return self._replace(initial=self.initial and start == 0, **columns)
 
 
 def whole_steps(length: float, dt: float) -> tuple[int, float]:
-    """How many steps an interval takes and how long each is: dt as given where the interval is a whole multiple of it beyond rounding, else equal parts not longer than dt."""
+    """How many steps an interval takes and how long each is.
+
+    dt as given where the interval is a whole multiple of it, up to rounding; else the fewest equal parts not longer.
+    """
     ratio = length / dt
     count = max(1, round(ratio))
     if abs(ratio - count) <= 1e-9 * count:

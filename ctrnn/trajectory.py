@@ -23,7 +23,7 @@ class Status(IntEnum):
 
 
 class Stats(NamedTuple):
-    """Counts for each sample: accepted and rejected steps, evaluations of the vector field or target, and its `Status`."""
+    """For each sample its accepted and rejected steps, evaluations of the vector field or target, and `Status`."""
 
     steps: Int[Tensor, "*batch"]
     rejected: Int[Tensor, "*batch"]
@@ -35,8 +35,8 @@ class Trajectory(NamedTuple):
     """Times, states, drive and readout of a run; time leads everywhere.
 
     `ts` is (time,), or (time, *batch) when samples have times of their own; `xs` a state with a leading time axis; `us`
-    (time, *batch, n_in) the drive at those times, None for silence; `ys` (time, *batch, n_out); `mask` (time, *batch) is
-    False where a sequence had already ended, None without lengths. A state that the run did not reach is NaN.
+    (time, *batch, n_in) the drive at those times, None for silence; `ys` (time, *batch, n_out) the readout; `mask`
+    (time, *batch) is False where a sequence had already ended, None without lengths. What the run did not reach is NaN.
     """
 
     ts: Float[Tensor, "time *batch"]
@@ -52,7 +52,7 @@ class Trajectory(NamedTuple):
         Raises:
             OSError: the file could not be written; what was there before is untouched.
         """
-        tensors = {}
+        tensors: dict[str, Tensor] = {}
         for field, value in zip(self._fields, self, strict=True):
             if value is not None:
                 tensors |= {f"{field}.{name}".rstrip("."): leaf.detach() for name, leaf in tree.named(value)}

@@ -337,7 +337,7 @@ def all_nodes(value):
 def test_gradients_reach_what_produced_the_drive(generator, kind, how):
     encoder, raw = torch.nn.Linear(3, 2), draw(generator, 4, 3)
     model = NonAutonomous()
-    loss = lambda: integrate(model, kind(encoder(raw), 0.2), **how).xs.square().sum()  # noqa: E731
+    loss = lambda: integrate(model, kind(encoder(raw), 0.2), **how).xs.square().sum()
     got = torch.autograd.grad(loss(), encoder.weight)[0]
     direction = draw(generator, *encoder.weight.shape)
     with torch.no_grad():
@@ -355,7 +355,7 @@ def test_gradients_reach_what_produced_the_drive(generator, kind, how):
 def test_gradients_reach_the_edges(generator, kind, how):
     model, us = NonAutonomous(), draw(generator, 3, 2)
     edges = torch.tensor([0.0, 0.31, 0.75, 1.0])[: 4 if kind is Held else 3]
-    loss = lambda times: integrate(model, kind(us, edges=times), save=Last(), **how).xs.sum()  # noqa: E731
+    loss = lambda times: integrate(model, kind(us, edges=times), save=Last(), **how).xs.sum()
     got = torch.autograd.functional.jacobian(loss, edges)
     shifts = 1e-5 * torch.eye(len(edges))
     expected = torch.stack([(loss(edges + d) - loss(edges - d)) / 2e-5 for d in shifts])
@@ -366,7 +366,7 @@ def test_gradients_reach_the_edges(generator, kind, how):
 def test_gradients_reach_edges_of_each_sample(generator, how):
     model, us = NonAutonomous(), draw(generator, 2, 3, 2)
     edges = torch.tensor([[0.0, 0.1, 0.0], [0.5, 0.74, 0.6], [1.0, 1.41, 0.8]])
-    loss = lambda times: integrate(model, Held(us, edges=times), save=Last(), **how).xs.sum()  # noqa: E731
+    loss = lambda times: integrate(model, Held(us, edges=times), save=Last(), **how).xs.sum()
     got = torch.autograd.functional.jacobian(loss, edges)
     shift = torch.zeros_like(edges)
     shift[1, 1] = 1e-5
@@ -411,7 +411,7 @@ def test_gradients_reach_both_ends_of_the_run(how):
         ends = [torch.tensor(0.2, requires_grad=True), torch.tensor(1.6, requires_grad=True)]
         run = integrate(model, drive, x0, t_span=tuple(ends), save=Last(), **how)
         got = torch.autograd.grad(run.xs.sum(), ends)
-        loss = lambda a, b, drive=drive: integrate(model, drive, x0, t_span=(a, b), save=Last(), **how).xs.sum()  # noqa: E731
+        loss = lambda a, b, drive=drive: integrate(model, drive, x0, t_span=(a, b), save=Last(), **how).xs.sum()
         expected = ((loss(0.2001, 1.6) - loss(0.1999, 1.6)) / 2e-4, (loss(0.2, 1.6001) - loss(0.2, 1.5999)) / 2e-4)
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-4)
 

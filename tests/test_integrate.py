@@ -491,7 +491,7 @@ def test_a_fixed_run_composes_with_vmap_grad_and_jacrev(generator, model, how):
     run, us = Run(model.double(), how), draw(generator, 4, 5, 2)
     parameters = dict(run.named_parameters())
     assert_close(vmap(run, in_dims=1, out_dims=1)(us), run(us))
-    loss = lambda p, us: functional_call(run, p, us).square().sum()  # noqa: E731
+    loss = lambda p, us: functional_call(run, p, us).square().sum()
     expected = torch.autograd.grad(loss(parameters, us), list(parameters.values()))
     for got, want in zip(grad(loss)(parameters, us).values(), expected, strict=True):
         assert_close(got, want)
@@ -514,7 +514,7 @@ def test_an_ensemble_of_networks_runs_in_one_vmap(generator):
 def test_an_adaptive_run_composes_with_grad(generator):
     run, us = Run(CTRNN(3, 2, 1, generator=generator), {"steps": Adaptive(1e-6, 1e-6)}), draw(generator, 4, 5, 2)
     parameters = dict(run.named_parameters())
-    loss = lambda p: functional_call(run, p, us).square().sum()  # noqa: E731
+    loss = lambda p: functional_call(run, p, us).square().sum()
     expected = torch.autograd.grad(loss(parameters), list(parameters.values()))
     for got, want in zip(grad(loss)(parameters).values(), expected, strict=True):
         assert_close(got, want)
@@ -527,7 +527,7 @@ def test_an_adaptive_gradient_is_that_of_the_solution(generator):
     model, us = LSTM(3, 2, generator=generator), draw(generator, 3, 2, 2)
     x0 = model.initial_state(2)
     wrt = [p for n, p in model.named_parameters()]
-    loss = lambda how: integrate(model, us, x0, dt=0.5, **how).ys.square().sum()  # noqa: E731
+    loss = lambda how: integrate(model, us, x0, dt=0.5, **how).ys.square().sum()
     fine = torch.autograd.grad(loss({"steps": Fixed(0.01), "solver": RK4()}), wrt)
     for a, b in zip(torch.autograd.grad(loss(ADAPTIVE), wrt), fine, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-8)
