@@ -399,6 +399,16 @@ def test_a_failure_inside_torchdiffeq_is_an_integration_error():
         integrate(Blowup(), None, torch.ones(1), t_span=(0.0, 2.0), solver=TorchDiffEq("dopri5"), steps=Adaptive())
 
 
+def test_an_adaptive_method_of_torchdiffeq_says_which_adjoints_it_has():
+    model = RateRNN(3, 1, generator=torch.Generator().manual_seed(0))
+    drive, recompute = Held(torch.ones(3, 1), dt=0.1), ctrnn.adjoints.Recompute()
+    xs = integrate(model, drive, solver=TorchDiffEq("rk4"), steps=Fixed(0.1), adjoint=recompute).xs
+    assert xs.requires_grad
+    xs = integrate(model, drive, solver=TorchDiffEq("dopri5"), steps=Adaptive(), adjoint=recompute).xs
+    with pytest.raises(TypeError, match=r"dopri5 does not work inside torch\.func"):
+        xs.sum().backward()
+
+
 def test_a_function_of_time_drives_every_stage_at_its_own_time():
     model = LinearSystem(torch.zeros(1, 1), torch.ones(1, 1))
     u = Function(lambda t: torch.cos(t).reshape(*t.shape[:-1], 1))

@@ -87,6 +87,13 @@ class TorchDiffEq(Solver):
             path = torchdiffeq.odeint(
                 slope, start, ends, rtol=self.rtol, atol=self.atol, method=self.method, options=options
             )
+        except RuntimeError as error:
+            if "setup_context" not in str(error):
+                raise
+            raise TypeError(
+                f"torchdiffeq's {self.method} does not work inside torch.func, on which Recompute and Forward stand: "
+                "use adjoint=Backprop(), one of its fixed methods, or a solver from here such as Dopri5()."
+            ) from error
         except AssertionError as error:
             when = float(t.detach().max())
             raise StepSizeUnderflow(
