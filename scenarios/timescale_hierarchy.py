@@ -12,8 +12,8 @@ loop is closed inside the io group instead of through a robot's senses, no teach
 Adam, and the movements are curves in the plane. How long these last was changed after a first full run, in which no
 condition had learned the figure eight; it was then chosen on other seeds, by the mean error over all conditions.
 
-Source: Yamashita & Tani (2008), PLoS Comput. Biol. 4:e1000220 (Fig. 1: tau = 5 and 70, training in closed loop; Fig. 9:
-learning error for several ratios, 5 trainings each, randomised test against the standard ratio 14.0).
+Source: Yamashita & Tani (2008), PLoS Comput. Biol. 4:e1000220 ("System overview": tau = 5 and 70, training in closed
+loop; Fig. 9: learning error for several ratios, 5 trainings each, randomised test against the standard ratio 14.0).
 """
 
 import copy
