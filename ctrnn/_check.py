@@ -117,7 +117,7 @@ def sigma(model: Model, solver: Solver, noise: Any, x0: State) -> None:
             )
 
 
-def values(model: Model, drive: Drive, x0: State) -> None:
+def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> None:
     """Shapes, dtypes, devices and finiteness of what goes in."""
     if isinstance(drive, Sampled):
         _inputs(model, drive)
@@ -137,6 +137,11 @@ def values(model: Model, drive: Drive, x0: State) -> None:
                 "convert one of them (model.double(), us.float(), ...)."
             )
         _device(name, tensor, first)
+        if isinstance(steps, Adaptive) and not readable(tensor):
+            raise ValueError(
+                f"{name} is mapped by vmap, where no step can be accepted or rejected: "
+                "give the batch as leading axes, which step on their own, or take steps=Fixed(dt)."
+            )
         if name != "the drive" and not finite(tensor):
             raise ValueError(f"{name} holds NaN or infinite values, {_where(~torch.isfinite(tensor))}: mend them.")
     for name, buffer in model.named_buffers():
@@ -171,11 +176,12 @@ def _inputs(model: Model, drive: Sampled) -> None:
         )
 
 
-def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size) -> None:
-    """What a drive's function returns."""
+def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size, steps: Fixed | Adaptive) -> None:
+    """What a drive's function returns at the start, asked as the run will ask it."""
     if not isinstance(drive, Function):
         return
-    u = drive.fn(torch.as_tensor(t_span[0], dtype=torch.float64).detach())
+    t = torch.as_tensor(t_span[0], dtype=torch.float64).detach()
+    u = drive.fn(t.expand(*batch, 1) if isinstance(steps, Adaptive) else t)
     if not isinstance(u, Tensor):
         raise TypeError(f"The drive's function must return a Tensor (*batch, n_in), got {type(u).__name__}.")
     n_in = u.shape[-1] if u.ndim and model.n_in is None else model.n_in

@@ -73,8 +73,8 @@ def integrate(
     drive, steps, solver = _resolve(drive, dt, t_span, solver, steps)
     check.arguments(drive, t_span, solver, steps, adjoint, save, noise)
     x0, batch = _start(model, drive, x0)
-    check.values(model, drive, x0)
-    check.function(model, drive, t_span, batch)
+    check.values(model, drive, x0, steps)
+    check.function(model, drive, t_span, batch, steps)
     if noise is not None:
         check.sigma(model, solver, noise, x0)
     solver = adjoint.solver(solver, steps)
@@ -293,7 +293,10 @@ def _drive_at(run: Run, laid: Laid) -> Tensor | None:
     """The drive at the saved times (save, *batch, input): at an edge, that of the interval before it."""
     function, (interval, fraction) = laid.problem.source.function, laid.plan.place
     if function is not None:
-        us = torch.stack([function(t) for t in laid.plan.ts.detach().unbind(0)])
+        times = laid.plan.ts.detach()
+        if laid.plan.grid.order is not None:  # as in the run, each sample has its own time
+            times = times[:, None, None].expand(-1, run.batch.numel(), 1).to(tree.leaves(run.x0)[0].dtype)
+        us = torch.stack([function(t) for t in times.unbind(0)])
         return us.reshape(len(us), *run.batch, us.shape[-1])
     if not isinstance(run.drive, Sampled):
         return None

@@ -3,7 +3,22 @@ import torch
 from scipy.interpolate import CubicHermiteSpline
 from torch import Tensor
 
-from ctrnn import RK4, Adaptive, Cubic, Euler, Fixed, Function, Held, Iterate, Last, Linear, Silence, Tsit5, integrate
+from ctrnn import (
+    RK4,
+    Adaptive,
+    At,
+    Cubic,
+    Euler,
+    Fixed,
+    Function,
+    Held,
+    Iterate,
+    Last,
+    Linear,
+    Silence,
+    Tsit5,
+    integrate,
+)
 from ctrnn.dynamics import Model
 from ctrnn.models import CTRNN, LSTM, Elman
 
@@ -199,9 +214,9 @@ def test_a_function_drives_a_float32_network_in_float32():
 # Ragged batches
 
 
-def ragged(generator, kind, n_in=2, fill=torch.nan):
+def ragged(generator, fill=torch.nan):
     lengths = torch.tensor([4, 6, 3, 6])
-    us = draw(generator, 6, 4, n_in)
+    us = draw(generator, 6, 4, 2)
     for i, n in enumerate(lengths):
         us[n:, i] = fill
     return us, lengths
@@ -211,7 +226,7 @@ def ragged(generator, kind, n_in=2, fill=torch.nan):
 @both_steps
 def test_a_sample_ends_at_its_length_and_keeps_its_state(generator, kind, how):
     model = LSTM(3, 2, generator=generator)
-    us, lengths = ragged(generator, kind)
+    us, lengths = ragged(generator)
     run = integrate(model, kind(us, 0.1, lengths=lengths), **how)
     for i, n in enumerate(lengths.tolist()):
         alone = integrate(model, kind(us[:n, i], 0.1), **how)
@@ -228,7 +243,7 @@ def test_padding_reaches_neither_values_nor_gradients(generator, kind, how):
     model = CTRNN(3, 2, 2, tau=0.5, generator=generator)
     results = []
     for fill in (torch.nan, torch.inf, 1e30):
-        us, lengths = ragged(torch.Generator().manual_seed(1), kind, fill=fill)
+        us, lengths = ragged(torch.Generator().manual_seed(1), fill)
         us.requires_grad_()
         edges = torch.arange(us.shape[0] + (kind is Held)).double().mul(0.1).requires_grad_()
         run = integrate(model, kind(us, edges=edges, lengths=lengths), **how)
@@ -251,6 +266,24 @@ def test_a_sample_of_length_zero_stays_at_its_start(generator, how):
     assert torch.equal(nobody.xs, x0.expand(4, 2, 3))
     assert not nobody.mask.any()
     assert nobody.stats.steps.tolist() == [0, 0]
+
+
+@every_sampled
+@both_steps
+def test_lengths_times_asked_for_and_a_part_of_the_drive_go_together(generator, kind, how):
+    model = CTRNN(3, 2, generator=generator)
+    us, lengths = ragged(generator)
+    span, times = (0.05, 0.48), [0.05, 0.11, 0.2, 0.22, 0.3, 0.41]
+    run = integrate(model, kind(us, 0.1, lengths=lengths), t_span=span, save=At(times), **how)
+    for i, n in enumerate(lengths.tolist()):
+        end = min(0.1 * (n if kind is Held else n - 1), 0.48)
+        reached = [t for t in times if t <= end + 1e-9]
+        alone = integrate(model, kind(us[:n, i], 0.1), t_span=(0.05, end), save=At([*reached[:-1], end]), **how)
+        count = len(reached)
+        assert run.mask[:, i].tolist() == [True] * count + [False] * (6 - count)
+        assert_close(run.xs[: count - 1, i], alone.xs[:-1], 1e-7)
+        if count < 6:
+            assert_close(run.xs[count:, i], alone.xs[-1].expand(6 - count, -1), 1e-7)
 
 
 def test_lengths_of_a_batch_with_two_axes(generator):

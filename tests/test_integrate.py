@@ -1,4 +1,5 @@
 import copy
+import itertools
 import math
 from typing import NamedTuple
 
@@ -455,7 +456,7 @@ def test_progress_grows_to_one(generator, steps):
         seen = []
         integrate(model, Held(us, 0.1, lengths=torch.tensor([steps, 1, steps // 2])), progress=seen.append, **how)
         assert seen[-1] == 1.0
-        assert all(0 <= a < b for a, b in zip(seen, seen[1:], strict=False))
+        assert all(0 <= a < b for a, b in itertools.pairwise(seen))
         assert steps < 100 or len(seen) > 2
 
 
@@ -520,6 +521,12 @@ def test_an_adaptive_run_composes_with_grad(generator):
         assert_close(got, want)
 
 
+def test_an_adaptive_run_under_vmap_says_what_to_do_instead(generator):
+    run = Run(CTRNN(3, 2, generator=generator), {"steps": Adaptive()})
+    with pytest.raises(ValueError, match=r"drive is mapped by vmap.*leading axes.*Fixed\(dt\)"):
+        vmap(run, in_dims=1)(draw(generator, 4, 5, 2))
+
+
 # Odds and ends
 
 
@@ -565,8 +572,10 @@ def test_a_function_of_time_drives_a_state_of_several_parts_adaptively(generator
     drive = Function(
         lambda t: torch.cat([torch.sin(t), torch.cos(t)], -1) if t.ndim else torch.stack([torch.sin(t), torch.cos(t)])
     )
+    each = Function(lambda t: torch.cat([torch.sin(t), torch.cos(t)], -1))  # knows times of each sample only
     x0 = type(model.initial_state())(draw(generator, 2, 3, 3), draw(generator, 2, 3, 3))
     run = integrate(model, drive, x0, t_span=(0.0, 2.0), solver=Tsit5(), **ADAPTIVE)
     fixed = integrate(model, drive, x0, t_span=(0.0, 2.0), save=Last(), **FIXED)
     assert_close(run.xs.c, fixed.xs.c, 1e-7)
+    assert_close(run.xs.c, integrate(model, each, x0, t_span=(0.0, 2.0), **ADAPTIVE).xs.c, 0)
     assert run.ys.shape == (1, 2, 3, 3)
