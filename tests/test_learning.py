@@ -532,7 +532,7 @@ def test_bad_arguments_are_named_with_their_fix(options, error, message):
         (network().requires_grad_(False), FLIPFLOP, ValueError, "nothing to fit"),
         ("net", FLIPFLOP, TypeError, r"model must be a ctrnn\.Model.*got a str"),
         (network(tau=0.1), FLIPFLOP, ValueError, "Euler overshoots"),
-        (wrap(nn.Identity()), FLIPFLOP, ValueError, "n_in=0, FlipFlop has 1 inputs"),
+        (wrap(nn.GRUCell(2, 3)), FLIPFLOP, ValueError, "n_in=2, FlipFlop has 1 inputs"),
         (Stateless(), FLIPFLOP, ValueError, r"Stateless has no initial_state.*define it"),
     ],
 )

@@ -16,7 +16,7 @@ from ctrnn.models import CTRNN, LSTM, LinearSystem, Stack
 
 
 def runs():
-    """Trajectories of every kind: plain, of several parts, nested, ragged, silent, with times of their own, unfinished."""
+    """Trajectories of every kind: plain, of several parts, nested, ragged, silent, with own times, unfinished."""
     g = torch.Generator().manual_seed(0)
     us = torch.randn(5, 3, 2, generator=g, dtype=torch.float64)
     lengths = torch.tensor([5, 2, 3])

@@ -50,7 +50,7 @@ def _zero(x: State) -> Tensor:
 
 
 def _input(model: Model, x: State, u: Tensor | None) -> Tensor:
-    return tree.leaves(x)[0].new_zeros(model.n_in) if u is None else u.to(tree.leaves(x)[0])
+    return tree.leaves(x)[0].new_zeros(model.n_in or 0) if u is None else u.to(tree.leaves(x)[0])
 
 
 def in_float64(system: Dynamics) -> Dynamics:
