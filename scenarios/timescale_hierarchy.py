@@ -311,7 +311,7 @@ def traces(ax: Axes, target: Tensor, traj: ctrnn.Trajectory, task: TwoScalePrimi
 
 def strip(ax: Axes, rates: Tensor, name: str) -> AxesImage:
     duration, n = DT * len(rates), rates.shape[1]
-    image = ax.imshow(rates.T, aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
+    image = ax.imshow(rates.T.numpy(), aspect="auto", cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
     image.set_extent((0, duration, n + 0.5, 0.5))
     ax.set_ylabel(f"{name}\n$\\tau$ = {HIERARCHY.taus[name]:g}", rotation=0, ha="right", va="center")
     ax.set_yticks([1, n])
