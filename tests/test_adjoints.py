@@ -637,3 +637,13 @@ def test_second_derivatives_of_forward_in_reverse_mode_are_an_error():
     (first,) = torch.autograd.grad(run.xs.square().sum(), x0, create_graph=True)
     with pytest.raises(NotImplementedError, match="no second derivatives in reverse mode"):
         first.square().sum().backward()
+
+
+@pytest.mark.parametrize("kind", adjoint_classes(), ids=lambda kind: kind.__name__)
+def test_a_network_without_inputs_has_a_gradient(kind):
+    model, x0 = CTRNN(3, 0, generator=torch.Generator().manual_seed(0)), grown(rand(2, 3))
+    options = {"t_span": (0.0, 1.0), "steps": Fixed(0.02), "solver": RK4(), "save": Last()}
+    found, expected = (gradients(model, adjoint, None, x0, **options) for adjoint in (kind(), Backprop()))
+    assert (
+        distance([g for g in found if g is None or g.numel()], [g for g in expected if g is None or g.numel()]) < 1e-6
+    )

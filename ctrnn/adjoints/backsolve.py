@@ -135,7 +135,8 @@ def _march(problem: Problem) -> list[State]:
     spans = _spans(grid, solver)
     coarse = _coarse(grid, spans)
     times = instants(coarse, tree.leaves(x)[0])
-    weights = [p for p in (*model.parameters(), *model.buffers()) if p.requires_grad]
+    # torchdiffeq stumbles over empty ones, such as the W_in of a network without inputs.
+    weights = [p for p in (*model.parameters(), *model.buffers()) if p.requires_grad and p.numel()]
     for k, (t, u) in enumerate(zip(times, along(problem.source, coarse, times), strict=True)):
         if coarse.live is not None:
             x = head(x, coarse.live[k])
@@ -212,7 +213,7 @@ def _solve(
         return tree.ravel(advance(tree.map(torch.zeros_like, at), dt, model(now, at, value(u, c))), 0)
 
     pieces = [u] if isinstance(u, Tensor) else [*u.coefficients, u.begin, u.width] if isinstance(u, Piece) else []
-    params = [p for p in (*weights, t, dt, *pieces) if isinstance(p, Tensor) and p.requires_grad]
+    params = [p for p in (*weights, t, dt, *pieces) if isinstance(p, Tensor) and p.requires_grad and p.numel()]
     options = None if solver.own_steps else {"grid_constructor": _steps_at(ends)}
     path = torchdiffeq.odeint_adjoint(
         slope,
