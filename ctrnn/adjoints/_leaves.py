@@ -147,7 +147,7 @@ def check_closed(run: Run, leaves: Leaves) -> None:
         raise ValueError(
             f"{type(run.problem.step.model).__name__} uses a Tensor that requires a gradient and is neither its "
             "parameter nor its buffer, which only Backprop sees: make it an nn.Parameter or register_buffer(...) of "
-            "the model, or use adjoint=Backprop()."
+            "the model (and stay out of parametrize.cached()), or use adjoint=Backprop()."
         )
 
 

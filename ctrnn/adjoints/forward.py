@@ -70,7 +70,7 @@ class _Plan:
         at = tuple(tensors[i] for i in self.wanted)
         sizes = [leaf.numel() for leaf in at]
         unit = torch.eye(sum(sizes), device=at[0].device).split(sizes, 1)
-        basis = tuple(part.to(leaf.dtype).reshape(-1, *leaf.shape) for part, leaf in zip(unit, at, strict=True))
+        basis = tuple(part.to(leaf.dtype).reshape(sum(sizes), *leaf.shape) for part, leaf in zip(unit, at, strict=True))
 
         def along(*direction: Tensor) -> Any:
             return torch.func.jvp(lambda *moved: self.states(tensors, moved), at, direction)
