@@ -213,6 +213,22 @@ def _showing_progress() -> Iterator[None]:
         _bars = None
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """One torch thread, unless OMP_NUM_THREADS says how many.
+
+    Matrices as small as the scenarios' gain nothing from several threads, which wait for one another on a busy machine.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads if "OMP_NUM_THREADS" in os.environ else 1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
 def main(run: Callable[..., Result]) -> NoReturn:
     """What a scenario script calls under `if __name__ == "__main__":`, with its function `run`."""
     sys.exit(interruptible(lambda: execute(run, sys.argv[1:])))
@@ -232,7 +248,7 @@ def execute(run: Callable[..., Result], tokens: Sequence[str]) -> int:
 
     The status is 0 when every exact claim holds, 1 when one fails or the files cannot be written, 2 for a wrong flag.
     """
-    console, errors = Console(), Console(stderr=True)
+    errors = Console(stderr=True)
     name, document = Path(inspect.getfile(inspect.unwrap(run))).stem, inspect.getdoc(inspect.getmodule(run)) or ""
     app = App(
         name=name, help=document, version_flags=(), default_parameter=Parameter(negative=(), consume_multiple=True)
@@ -245,6 +261,13 @@ def execute(run: Callable[..., Result], tokens: Sequence[str]) -> int:
     if command is not run:  # --help
         command(*bound.args, **bound.kwargs)
         return 0
+    with _one_thread():
+        return _carry_out(run, bound, name, document)
+
+
+def _carry_out(run: Callable[..., Result], bound: inspect.BoundArguments, name: str, document: str) -> int:
+    """Run, show, write: the exit status of `execute`."""
+    console, errors = Console(), Console(stderr=True)
     bound.apply_defaults()
     parameters = dict(bound.arguments)
     if not parameters.keys() >= {"quick", "seed"}:

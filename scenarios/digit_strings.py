@@ -12,8 +12,7 @@ connectionist temporal classification, Graves, Fernandez, Gomez & Schmidhuber (2
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
@@ -124,24 +123,12 @@ def run(
         seeds, units, updates, strings = 1, 32, 20, 32
     fitted: dict[str, list[Fitted]] = {name: [] for name in LOOKS}
     report = progress(len(LOOKS) * seeds, "training")
-    with one_thread():
-        for k, number in enumerate(range(seed, seed + seeds)):
-            for i, (name, network) in enumerate(networks(units, number).items()):
-                bar = partial(lambda before, part: report(before + part), k * len(LOOKS) + i)
-                fitted[name].append(train(network, name, updates, number, bar))
-        found = measure(fitted, strings, seed)
-        return Result(figure(fitted, found, strings, seed), exact_claims(fitted) + found_claims(fitted, found))
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Matrices this small gain nothing from several threads, which wait for one another on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
+    for k, number in enumerate(range(seed, seed + seeds)):
+        for i, (name, network) in enumerate(networks(units, number).items()):
+            bar = partial(lambda before, part: report(before + part), k * len(LOOKS) + i)
+            fitted[name].append(train(network, name, updates, number, bar))
+    found = measure(fitted, strings, seed)
+    return Result(figure(fitted, found, strings, seed), exact_claims(fitted) + found_claims(fitted, found))
 
 
 def networks(units: int, seed: int) -> dict[str, nn.Module]:
