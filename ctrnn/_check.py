@@ -1,6 +1,7 @@
 """What can be wrong with the arguments of a run. Each message names the problem, the culprit and the fix."""
 
 import math
+import warnings
 from numbers import Real
 from typing import Any
 
@@ -99,6 +100,10 @@ def _adaptive(solver: Solver, save: Any, noise: Any) -> None:
 
 def sigma(model: Model, solver: Solver, noise: Any, x0: State) -> None:
     """The standard deviations of the noise."""
+    if not isinstance(model, Relaxation):
+        raise ValueError(
+            f"noise needs a Relaxation, whose tau sets its scale; {type(model).__name__} is a bare vector field."
+        )
     solver.diffusion(solver.prepare(model, 1.0))
     parts, given = [name for name, _ in tree.named(x0)], [name for name, _ in tree.named(tree.spread(noise, x0))]
     if parts != given:
@@ -144,6 +149,12 @@ def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> No
             )
         if name != "the drive" and not finite(tensor):
             raise ValueError(f"{name} holds NaN or infinite values, {_where(~torch.isfinite(tensor))}: mend them.")
+    if isinstance(steps, Adaptive) and max(steps.rtol, steps.atol) < 4 * torch.finfo(first.dtype).eps:
+        warnings.warn(
+            f"rtol = {steps.rtol:g} and atol = {steps.atol:g} ask for more than {first.dtype} resolves "
+            f"({torch.finfo(first.dtype).eps:.1g}): loosen them, or use model.double().",
+            stacklevel=3,
+        )
     for name, buffer in model.named_buffers():
         _device(f"buffer {name!r}", buffer, first)
         if not finite(buffer) and bool(torch.isnan(buffer).any()):

@@ -54,7 +54,11 @@ def blend(x: State, target: State, alpha: Any) -> State:
     """lerp(x, F, alpha), with one alpha or one for each part.
 
     A number 0 gives exactly x and 1 exactly F, infinities included (`torch.lerp(inf, F, 1)` is NaN).
+
+    Raises:
+        TypeError, ValueError: F has other parts or another shape than x.
     """
+    same_form(x, target, "target")
     return map(_lerp, x, target, spread(alpha, x)) if isinstance(x, tuple) else _lerp(x, target, alpha)
 
 
@@ -64,6 +68,22 @@ def _lerp(x: Tensor, target: Any, alpha: Any) -> Tensor:
     if alpha in (0, 1):
         return target if alpha else x
     return torch.lerp(x, target, alpha)
+
+
+def same_form(x: State, new: Any, what: str) -> None:
+    """Raise unless `new` has the parts and shapes of x; torch would broadcast one and fail obscurely at the other."""
+    if isinstance(x, tuple):
+        if not isinstance(new, tuple) or len(new) != len(x):
+            form = f"{type(new).__name__}" if not isinstance(new, tuple) else f"{len(new)} parts"
+            raise TypeError(f"The model's {what} must have the {len(x)} parts of its {type(x).__name__}, got {form}.")
+        for part, other in zip(x, new, strict=True):
+            same_form(part, other, what)
+        return
+    if not isinstance(new, Tensor):
+        raise TypeError(f"The model's {what} must be a Tensor like its state, got {type(new).__name__}.")
+    if new.shape != x.shape:
+        shapes = f"the shape {tuple(new.shape)}, its state {tuple(x.shape)}"
+        raise ValueError(f"The model's {what} has {shapes}: make them equal.")
 
 
 def per_leaf(value: Scalar, leaf: Tensor) -> Scalar:

@@ -146,6 +146,7 @@ class Relaxation(Model):
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
         """dx/dt = (F - x) / tau."""
         target = self.target(t, x, u, 0)
+        tree.same_form(x, target, "target")
         return tree.map(lambda a, b, tau: (b - a) / tau, x, target, tree.spread(self.tau, x))
 
     # tau is kept as given in float64 (buffer `tau0`) beside a logarithmic ratio in the network's dtype, so that a step
@@ -154,6 +155,8 @@ class Relaxation(Model):
     def tau(self) -> Any:
         """Time constant: tau0 * exp(log_ratio), equal to the tau that was assigned until log_ratio is learned."""
         names, like = self._tau_layout
+        if names == [""]:  # one bare Tensor, as in most networks: this is asked for at every evaluation of the flow
+            return _time_constant(self.tau0, self.log_ratio)
         return tree.unflatten(
             like, [_time_constant(self.get_buffer(f"tau0{name}"), getattr(self, f"log_ratio{name}")) for name in names]
         )

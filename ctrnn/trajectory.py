@@ -23,7 +23,10 @@ class Status(IntEnum):
 
 
 class Stats(NamedTuple):
-    """For each sample its accepted and rejected steps, evaluations of the vector field or target, and `Status`."""
+    """For each sample its accepted and rejected steps, evaluations of the vector field or target, and `Status`.
+
+    Of an adaptive run they are the search's; where a gradient is wanted the run on the steps found evaluates again.
+    """
 
     steps: Int[Tensor, "*batch"]
     rejected: Int[Tensor, "*batch"]

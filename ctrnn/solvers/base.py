@@ -18,6 +18,7 @@ def value(u: Input, c: Any) -> Any:
 
 def advance(x: State, dt: Scalar, slope: State) -> State:
     """x + dt * slope, for one dt or one per sample."""
+    tree.same_form(x, slope, "slope")
     return tree.map(lambda a, k: a + tree.per_leaf(dt, a) * k, x, slope)
 
 

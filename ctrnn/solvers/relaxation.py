@@ -31,7 +31,7 @@ class Iterate(Solver):
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
         del dt, prepared
-        return relaxation(model, self).target(t, x, value(u, 0.0), 1)
+        return tree.blend(x, relaxation(model, self).target(t, x, value(u, 0.0), 1), 1)
 
     def diffusion(self, prepared: Any) -> Any:
         return prepared * 2**0.5
@@ -53,11 +53,7 @@ class Euler(Solver):
         return tree.blend(x, model.target(t, x, value(u, 0.0), alpha), alpha)
 
     def diffusion(self, prepared: Any) -> Any:
-        return (
-            tree.map(lambda alpha: torch.sqrt(2 * alpha), prepared)
-            if prepared is not None
-            else super().diffusion(prepared)
-        )
+        return tree.map(lambda alpha: torch.sqrt(2 * alpha), prepared)
 
 
 @dataclass(frozen=True)
