@@ -234,6 +234,7 @@ def _state_space(ax: Axes, xs: Tensor, found: Portrait, seed: int) -> None:
         plots.points(ax, pca.transform(torch.tanh(found.points.x).numpy()), found.points.stable.numpy())
     share = 100 * np.sum(pca.explained_variance_ratio_)
     ax.set(xlabel="PC 1", ylabel="PC 2", title=f"rates tanh(x) of seed {seed}'s network ({share:.0f} % of variance)")
+    ax.yaxis.labelpad = 4
     ax.set_zlabel("PC 3", labelpad=3)
     ax.locator_params(nbins=4)
     ax.set_box_aspect(None, zoom=0.86)
