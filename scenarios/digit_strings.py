@@ -13,7 +13,7 @@ import copy
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -51,30 +51,6 @@ LOOKS = {  # colour, marker and line of each network
     WIDE: (CYCLE[2], "s", ":"),
     NARROW: (CYCLE[4], "D", ":"),
 }
-
-
-@dataclass(frozen=True)
-class CausalReading(DigitStrings):
-    """Digit strings for readers that see the past only: what they say before a first digit can have ended is not read.
-
-    Every string begins with some digit. CTC, free to place labels anywhere, would have a causal network guess the first
-    one at once, before it has seen any of it, and from that habit it hardly learns to look.
-    """
-
-    def unread(self, dt: float) -> int:
-        """Samples before the first digit can have ended."""
-        return math.ceil((self.spacing[0] + COLUMNS) * self.column_time / self.rate / dt - 1e-6)
-
-    def _read(self, ys: Tensor, trials: Trials) -> tuple[Tensor, Trials]:
-        k = self.unread(trials.dt)
-        return ys[k:], trials._replace(us=trials.us[k:], mask=trials.mask[k:], lengths=trials.lengths - k)
-
-    def loss(self, ys: Tensor, trials: Trials) -> Tensor:
-        return super().loss(*self._read(ys, trials))
-
-    def evaluate(self, traj: HasOutputs, trials: Trials) -> dict[str, float]:
-        ys, trials = self._read(traj.ys, trials)
-        return super().evaluate(Outputs(ys), trials)
 
 
 class WindowNetwork(nn.Module):
@@ -163,9 +139,9 @@ def train(network: nn.Module, name: str, updates: int, seed: int, report: Callab
     )
 
 
-def reading(split: str, rate: float = 1.0) -> CausalReading:
+def reading(split: str, rate: float = 1.0) -> DigitStrings:
     """Strings of one to four digits."""
-    return CausalReading(split, digits=(1, 4), rate=rate)
+    return DigitStrings(split, digits=(1, 4), rate=rate)
 
 
 def measure(fitted: Mapping[str, list[Fitted]], strings: int, seed: int) -> Measured:

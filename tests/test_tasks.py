@@ -292,10 +292,22 @@ def test_the_longest_dt_still_leaves_ctc_a_path():
     task = DigitStrings(digits=(6, 6), spacing=(0, 0), tail=0)
     trials = draw(task, batch=200, dt=4.0)
     repeats = (trials.targets.diff(dim=1) == 0).sum(1)
-    assert (trials.lengths >= 6 + repeats).all()
+    assert (trials.mask.sum(0) >= 6 + repeats).all()
     assert repeats.max() > 0
     loss = task.loss(torch.zeros(*trials.us.shape[:2], 11), trials)
     assert loss.isfinite()
+
+
+@pytest.mark.parametrize("dt", [0.25, 1.0, 3.0])
+def test_digits_are_not_read_before_a_first_one_can_have_ended(dt):
+    task = DigitStrings(spacing=(2, 3))
+    trials = draw(task, dt=dt)
+    ends = dt * (1 + torch.arange(len(trials.us)))
+    assert torch.equal(trials.mask.any(1), ends > 10.0 - 1e-9)
+    ys = torch.zeros(*trials.us.shape[:2], 11, requires_grad=True)
+    (grad,) = torch.autograd.grad(task.loss(ys, trials), ys)
+    assert grad[~trials.mask].abs().max() == 0
+    assert grad[trials.mask].abs().max() > 0
 
 
 def collapse(path):
@@ -364,11 +376,11 @@ def test_edit_distance_equals_the_plain_recursion(pairs):
 
 
 def read_aloud(trials):
-    """Outputs that name each digit at its middle and are blank elsewhere."""
+    """Outputs that name each digit as it ends and are blank elsewhere."""
     ys = torch.nn.functional.one_hot(torch.zeros(trials.us.shape[:2], dtype=torch.long), 11).double()
-    middle = trials.periods["digit"].mean(0)
+    end = trials.periods["digit"][1]
     for b, i in (trials.targets >= 0).nonzero().tolist():
-        ys[int(middle[b, i] / trials.dt), b, trials.targets[b, i]] = 2.0
+        ys[math.ceil(end[b, i].item() / trials.dt - 1e-6) - 1, b, trials.targets[b, i]] = 2.0
     return SimpleNamespace(ys=ys)
 
 

@@ -1,6 +1,7 @@
 """Reading unsegmented strings of real handwritten digits, column by column."""
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -50,6 +51,10 @@ class DigitStrings:
     `spacing` blank columns (low, high) before each and `tail` after the last. The images are split before they are put
     together, so no image of a test string was ever seen in training. One column lasts `column_time / rate`, in the unit
     of the network's tau: the same generator gives the same strings at every `rate` and every dt.
+
+    What is said before a first digit can have ended is not scored: every string begins with some digit, and CTC, free
+    to place labels anywhere, would have a network that sees the past only guess it at once; from that habit it hardly
+    learns to look.
 
     digits: (fewest, most) per string. `targets` (batch, label): 1 + digit, padded with -1; label 0 is CTC's blank.
     `periods["string"]` (2, batch), `periods["digit"]` (2, batch, label) with inf for digits a string does not have.
@@ -114,17 +119,21 @@ class DigitStrings:
         return Trials(
             us=staircase(page, width, string, dt, steps),
             targets=torch.where(present, 1 + digit[which], -1),
-            mask=torch.arange(steps)[:, None] < lengths,
+            mask=(torch.arange(steps)[:, None] >= self.unread(dt)) & (torch.arange(steps)[:, None] < lengths),
             lengths=lengths,
             periods={"string": string, "digit": torch.stack([onset, onset + COLUMNS * width])},
             condition={"n_digits": n_digits},
             dt=dt,
         ).to(dtype=dtype, device=device)
 
+    def unread(self, dt: float) -> int:
+        """Samples before the one at whose end a first digit can have ended."""
+        return math.ceil((self.spacing[0] + COLUMNS) * self.column_time / self.rate / dt - 1e-6) - 1
+
     def loss(self, ys: Float[Tensor, "time batch 11"], trials: Trials) -> Float[Tensor, ""]:
         """CTC loss per label (Graves et al. 2006): ys are unnormalised, softmax is taken here."""
-        ys = outputs(Outputs(ys), trials, self.n_out)
-        n_samples, n_labels = scored(trials).sum(0), (trials.targets >= 0).sum(1)
+        ys, n_samples = self._read(Outputs(ys), trials)
+        n_labels = (trials.targets >= 0).sum(1)
         return F.ctc_loss(ys.log_softmax(-1), trials.targets.clamp(min=0), n_samples, n_labels)
 
     def evaluate(self, traj: HasOutputs, trials: Trials) -> dict[str, float]:
@@ -132,7 +141,7 @@ class DigitStrings:
 
         By best-path decoding.
         """
-        return score(best_path(outputs(traj, trials, self.n_out), scored(trials).sum(0)), trials)
+        return score(best_path(*self._read(traj, trials)), trials)
 
     def chance(self, trials: Trials) -> dict[str, float]:
         """Scores of a constant string fitted to these trials' labels.
@@ -148,6 +157,11 @@ class DigitStrings:
             if error >= best["label_error"]:
                 return best
             guess, best = longer[winner], scores[winner]
+
+    def _read(self, traj: HasOutputs, trials: Trials) -> tuple[Tensor, Int[Tensor, "batch"]]:
+        """The outputs from the first that is scored on, and how many of them belong to each string."""
+        mask = scored(trials)
+        return outputs(traj, trials, self.n_out)[int(mask.any(1).int().argmax()) :], mask.sum(0)
 
     @staticmethod
     def _always(guess: Sequence[int], trials: Trials) -> Int[Tensor, "batch label"]:
