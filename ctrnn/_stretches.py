@@ -4,6 +4,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
+from torch.func import debug_unwrap
 
 from ctrnn.drive import Drive, Function, Sampled
 from ctrnn.steps import At, whole_steps
@@ -22,6 +24,22 @@ class Stretch(NamedTuple):
 def number(value: Any) -> float:
     """A time as a number; of times per sample, the longest."""
     return float(value.detach().max()) if isinstance(value, Tensor) else float(value)
+
+
+def moves(value: Any) -> bool:
+    """Whether a derivative is asked for, at any level of torch.func, in reverse or forward mode."""
+    if not isinstance(value, Tensor):
+        return False
+    inner = debug_unwrap(value, recurse=False)
+    return value.requires_grad or has_direction(value) or (inner is not value and moves(inner))
+
+
+def has_direction(value: Tensor) -> bool:
+    """Whether torch.func.jvp, jacfwd or forward_ad is differentiating with respect to it."""
+    try:
+        return unpack_dual(value).tangent is not None
+    except RuntimeError:  # no forward mode at all, or a transform through which one cannot look
+        return False
 
 
 def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:
@@ -97,13 +115,32 @@ def check_times(save: At, spans: list[Stretch]) -> None:
 
 
 def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
-    """Stretches with the times of `At` as edges, except where a whole step ends there anyway."""
-    moving = save.ts.requires_grad
+    """Stretches with the times of `At` as edges, except where a whole step ends there anyway.
+
+    Raises:
+        ValueError: a time has a gradient but lies where two stretches meet: it cannot move without its neighbour.
+    """
+    moving = moves(save.ts)
+    if moving:
+        _check_inside(save, spans)
     times = list(save.ts.unbind(0)) if moving else save.ts.tolist()
     if moving and abs(number(times[-1]) - _end(spans[-1])) <= 1e-9 * number(spans[-1].length):
         last = spans[-1]
         spans = [*spans[:-1], last._replace(length=times[-1] - last.start)]
     return [part for s in spans for part in _cut(s, times, dt, moving)]
+
+
+def _check_inside(save: At, spans: list[Stretch]) -> None:
+    """Raise if a time lies on an edge between two stretches."""
+    for s, following in pairwise(spans):
+        slack = 1e-9 * max(number(s.length), number(following.length))  # what `_cut` takes for the edge
+        for t in save.ts.detach().tolist():
+            if abs(t - _end(s)) <= slack:
+                raise ValueError(
+                    f"At: the time {t:g} requires a gradient but lies on an inner edge of the drive, where fixed "
+                    "steps cannot move it: move it off the edge, or use steps=Adaptive(...) with a solver of this "
+                    "package and adjoint=Backprop() or Recompute()."
+                )
 
 
 def _cut(s: Stretch, times: list[Any], dt: float, moving: bool) -> list[Stretch]:

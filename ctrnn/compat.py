@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ctrnn._integrate import integrate
 from ctrnn.adjoints import Adjoint, Backprop, Recompute
+from ctrnn.adjoints._leaves import probe
 from ctrnn.dynamics import Model
 from ctrnn.solvers import RK4, Bosh3, Dopri5, Euler, Heun, Midpoint, Solver, Tsit5
 from ctrnn.steps import Adaptive, At, Fixed
@@ -88,9 +89,10 @@ def odeint_adjoint(
     """`odeint` in the memory of a few states, as `torchdiffeq.odeint_adjoint`, but with exact gradients (`Recompute`).
 
     No equation is solved backwards, so that the tolerances, method and options of the adjoint mean nothing: they are
-    accepted for the methods that are handed to torchdiffeq. `Recompute` must know what func depends on: a func that is
-    no nn.Module, or one whose parameters are not of the dtype of y0, is differentiated by `Backprop` instead, exactly
-    as well but in the memory of all steps.
+    accepted for the methods that are handed to torchdiffeq. `Recompute` must know what func depends on and repeat it: a
+    func that is no nn.Module, has parameters of another dtype than y0, draws random numbers, or calls autograd itself
+    (a continuous normalizing flow, a model given by its energy) is differentiated by `Backprop` instead, exactly as
+    well but in the memory of all steps.
 
     Raises:
         ValueError: func is no nn.Module and adjoint_params was not given. Otherwise as `odeint`.
@@ -172,9 +174,7 @@ def _solve(func: Func, y0: States, t: Tensor, steps: Fixed | Adaptive, method: s
     x0 = pack(y0)
     sign = -1.0 if float(t[0].detach()) > float(t[-1].detach()) else 1.0
     times = sign * t.to(x0.device, torch.float64)
-    registered = isinstance(adjoint, Recompute) and isinstance(func, nn.Module)
-    if registered and any(p.dtype != x0.dtype for p in func.parameters()):  # type: ignore[attr-defined]
-        registered = False
+    registered = isinstance(adjoint, Recompute) and isinstance(func, nn.Module) and _repeatable(func, y0, t)
     if not registered:
         adjoint = Backprop()
     model = _Field(func, y0, sign, registered)
@@ -182,6 +182,18 @@ def _solve(func: Func, y0: States, t: Tensor, steps: Fixed | Adaptive, method: s
     span = (times[0], times[-1]) if t.requires_grad else (float(times[0]), float(times[-1]))
     run = integrate(model, None, x0, t_span=span, solver=solver, steps=steps, adjoint=adjoint, save=At(times))
     return unpack(run.xs, y0)  # type: ignore[arg-type]
+
+
+def _repeatable(func: nn.Module, y0: States, t: Tensor) -> bool:
+    """Whether `Recompute` can take func."""
+    dtype = pack(y0).dtype
+    if any(p.dtype != dtype for p in func.parameters()):
+        return False
+    if not torch.is_grad_enabled():
+        return True
+    y = unpack(pack(y0).detach(), y0)
+    tried = probe(lambda: func(t[0].detach().to(dtype), y), _parts(y0)[0].device)
+    return not (tried.draws or tried.differentiates)
 
 
 def _check_state(y0: Any) -> None:

@@ -84,7 +84,9 @@ class Last:
 class At:
     """Keep the states at these increasing times: edges of fixed steps, dense output of adaptive ones.
 
-    A gradient reaches times given as a Tensor; in a fixed run, not one that falls on an inner edge of the drive.
+    A gradient reaches times given as a Tensor, except one at the start of the run, where x0 stays. On fixed steps (and
+    with `Backsolve` or `TorchDiffEq`, which lay out fixed stretches) a time with a gradient must not lie on an inner
+    edge of the drive: a ValueError says which does.
     """
 
     ts: Tensor

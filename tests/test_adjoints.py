@@ -6,7 +6,7 @@ from functools import cache
 import pytest
 import torch
 from torch import nn
-from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vmap
+from torch.func import functional_call, grad, hessian, jacfwd, jacrev, jvp, vmap
 from torch.nn.utils import parametrize
 
 import ctrnn.adjoints
@@ -30,6 +30,7 @@ from ctrnn import (
     Last,
     Linear,
     Recompute,
+    TorchDiffEq,
     integrate,
 )
 from ctrnn import _tree as tree
@@ -508,6 +509,160 @@ def test_a_tensor_from_outside_is_an_error_that_names_the_fix(adjoint):
         integrate(network(), drive, **start)
 
 
+class Dropping(Model):
+    """dx/dt = dropout(tanh(W x)) - x."""
+
+    def __init__(self):
+        super().__init__()
+        self.W, self.dropout = nn.Parameter(0.5 * rand(3, 3)), nn.Dropout(0.5)
+
+    def forward(self, t, x, u):
+        return self.dropout(torch.tanh(x @ self.W.T)) - x
+
+
+@pytest.mark.parametrize("adjoint", [Recompute(), Backsolve()], ids=repr)
+def test_a_model_that_draws_random_numbers_cannot_be_run_again(adjoint):
+    model, start = Dropping(), {"t_span": (0.0, 1.0), "steps": Fixed(0.1), "solver": RK4()}
+    state = torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"Dropping draws random numbers.*Backprop\(\), model.eval\(\).*noise="):
+        integrate(model, None, grown(rand(2, 3)), adjoint=adjoint, **start)
+    assert torch.equal(state, torch.get_rng_state())
+    noisy = Function(lambda t: torch.randn(2, 2))
+    with pytest.raises(ValueError, match="The Function drive draws random numbers"):
+        integrate(network(), noisy, grown(rand(2, 3)), adjoint=adjoint, **start)
+    found, expected = (gradients(model.eval(), a, None, grown(rand(2, 3)), **start) for a in (adjoint, Backprop()))
+    assert distance(found, expected) < TOLERANCE.get(type(adjoint), 1e-11)
+
+
+def test_forward_runs_once_and_draws_what_the_plain_loop_draws():
+    found = []
+    for adjoint in (Forward(), Backprop()):
+        torch.manual_seed(5)
+        found.append(gradients(Dropping(), adjoint, None, grown(rand(2, 3)), t_span=(0.0, 1.0), steps=Fixed(0.1)))
+    assert distance(*found) < 1e-12
+
+
+class Downhill(Model):
+    """dx/dt = -dE/dx with E = sum softplus(W x) + |x|^2 / 2."""
+
+    def __init__(self, functional):
+        super().__init__()
+        self.W, self.functional = nn.Parameter(rand(3, 3)), functional
+
+    def energy(self, x):
+        return nn.functional.softplus(x @ self.W.T).sum() + x.square().sum() / 2
+
+    def forward(self, t, x, u):
+        if self.functional:
+            return -grad(self.energy)(x)
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            return -torch.autograd.grad(self.energy(x), x, create_graph=True)[0]
+
+
+@pytest.mark.parametrize("adjoint", [Recompute(), Forward(), Backsolve()], ids=repr)
+def test_a_model_that_differentiates_while_it_runs_is_told_what_to_use(adjoint):
+    start = {"t_span": (0.0, 1.0), "steps": Fixed(0.02), "solver": RK4()}
+    with pytest.raises(ValueError, match=r"Downhill differentiates while it runs.*Backprop\(\), or torch.func.grad"):
+        integrate(Downhill(False), None, grown(rand(2, 3)), adjoint=adjoint, **start)
+    if not isinstance(adjoint, Backsolve):  # torchdiffeq's backward pass hides x from torch.func
+        found = gradients(Downhill(True), adjoint, None, grown(rand(2, 3)), **start)
+        expected = gradients(Downhill(False), Backprop(), None, grown(rand(2, 3)), **start)
+        assert distance(found, expected) < 1e-11
+
+
+@pytest.mark.parametrize("kind", [Recompute, Forward])
+def test_adaptive_runs_compose_with_the_transforms_that_the_adjoint_offers(kind):
+    model, x0, us = network(), rand(2, 3), rand(5, 2, 2)
+
+    def results(adjoint):
+        def run(x, us):
+            return integrate(model, Held(us, 0.3), x, steps=Adaptive(1e-4, 1e-4), save=Last(), adjoint=adjoint).xs
+
+        yield from grad(lambda x, us: (run(x, us) ** 3).sum(), (0, 1))(x0, us)
+        yield from jacrev(run, (0, 1))(x0, us)
+        if kind is Forward:
+            yield from jacfwd(run, (0, 1))(x0, us)
+        else:
+            yield jacrev(jacrev(lambda x: (run(x, us) ** 3).sum()))(x0)
+
+    assert distance(list(results(kind())), list(results(Backprop()))) < 1e-11
+
+
+def test_what_adaptive_runs_cannot_do_under_torch_func_names_the_adjoint_to_use():
+    model, drive = network(), held()[0]
+
+    def run(x, adjoint):
+        return integrate(model, drive, x, steps=Adaptive(1e-4, 1e-4), save=Last(), adjoint=adjoint).xs.sum()
+
+    for transform in (jacfwd, hessian):
+        with pytest.raises(NotImplementedError, match=r"Backprop\(\) or adjoint=Forward\(\)"):
+            transform(lambda x: run(x, Recompute()))(rand(2, 3))
+    with pytest.raises(NotImplementedError, match=r"put jvp innermost, or use adjoint=Backprop\(\)"):
+        hessian(lambda x: run(x, Forward()))(rand(2, 3))
+    with pytest.raises(NotImplementedError, match="no second derivatives in reverse mode"):
+        jacrev(jacrev(lambda x: run(x, Forward())))(rand(2, 3))
+
+
+@pytest.mark.parametrize("place", ["end", "save"])
+def test_times_have_derivatives_in_forward_mode_and_through_nested_transforms(place):
+    drive, at, x0 = held()[0], torch.tensor(1.13), rand(2, 3)
+
+    def run(t, x, adjoint):
+        where = {"t_span": (0.0, t), "save": Last()} if place == "end" else {"save": At(t[None])}
+        return (integrate(network(), drive, x, steps=Fixed(0.1), solver=RK4(), adjoint=adjoint, **where).xs ** 3).sum()
+
+    slopes = [jvp(lambda t, a=a: run(t, x0, a), (at,), (torch.ones(()),))[1] for a in (Forward(), Backprop())]
+    assert distance(slopes[:1], slopes[1:]) < 1e-12
+    assert float(slopes[0].detach().abs()) > 0.1
+    mixed = [
+        grad(lambda t, a=a: grad(lambda x: run(t, x, a))(x0).sum())(at).detach() for a in (Recompute(), Backprop())
+    ]
+    assert distance(mixed[:1], mixed[1:]) < 1e-12
+    assert float(mixed[0].abs()) > 0.1
+    with pytest.raises(NotImplementedError, match="Recompute has no forward mode"):
+        jvp(lambda t: run(t, x0, Recompute()), (at,), (torch.ones(()),))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": Fixed(0.1)},
+        {"steps": Adaptive(), "adjoint": Backsolve()},
+        {"steps": Adaptive(), "solver": TorchDiffEq("dopri5")},
+    ],
+    ids=["fixed", "Backsolve", "TorchDiffEq"],
+)
+def test_a_time_with_a_gradient_on_an_inner_edge_of_fixed_stretches_is_an_error(options):
+    ts = torch.tensor([0.4, 0.6, 1.0, 1.5])
+    for drive in (held()[0], Function(wave, jumps=(0.6,))):
+        start = {"x0": rand(2, 3), "t_span": (0.0, 1.5)} | options
+        with pytest.raises(ValueError, match=r"the time 0.6 requires a gradient.*inner edge.*Adaptive\(...\)"):
+            integrate(network(), drive, save=At(grown(ts)), **start)
+        integrate(network(), drive, save=At(ts), **start)
+        off = grown(torch.tensor([0.4, 0.61, 1.0, 1.5]))  # the end of the run is no inner edge
+        xs = integrate(network(), drive, save=At(off), **start).xs
+        assert float(torch.autograd.grad(xs.square().sum(), off)[0].abs().min()) > 1e-3
+
+
+def test_adaptive_steps_move_a_time_on_an_inner_edge():
+    ts = torch.tensor([0.6])
+
+    def run(adjoint):
+        at = grown(ts)
+        xs = integrate(network(), held()[0], rand(2, 3), steps=Adaptive(1e-8, 1e-8), save=At(at), adjoint=adjoint).xs
+        return torch.autograd.grad(xs.sum(), at)
+
+    def before(t):
+        with torch.no_grad():
+            start = {"x0": rand(2, 3), "steps": Adaptive(1e-10, 1e-10)}
+            return float(integrate(network(), held()[0], save=At(ts + t), **start).xs.sum())
+
+    expected = (before(0.0) - before(-1e-5)) / 1e-5
+    for adjoint in (Backprop(), Recompute()):
+        assert float(run(adjoint)[0]) == pytest.approx(expected, abs=1e-3)
+
+
 def test_a_snapshot_count_below_one_is_an_error():
     with pytest.raises(ValueError, match="snapshots must be at least 1"):
         Recompute(0)
@@ -581,6 +736,15 @@ def test_backsolve_warns_where_the_gap_is_too_long_for_the_precision(dtype):
     integrate(model, None, x0, t_span=(0.0, longest + 0.1), **options)  # every step is saved
     with torch.no_grad():
         integrate(model, None, x0, t_span=(0.0, longest + 0.1), save=Last(), **options)
+
+
+def test_on_adaptive_steps_backsolve_warns_where_the_tolerance_is_amplified():
+    options = {"save": Last(), "adjoint": Backsolve()}  # the smallest tau is 0.5
+    for steps in (Adaptive(1e-6, 1e-8), Adaptive(1e-8, 1e-6)):
+        longest = 0.5 * math.log(0.01 / 1e-6)
+        integrate(network(), None, rand(2, 3), t_span=(0.0, longest - 0.1), steps=steps, **options)
+        with pytest.warns(BacksolveWarning, match="an error of 1e-06 grows .* smaller tolerances"):
+            integrate(network(), None, rand(2, 3), t_span=(0.0, longest + 0.1), steps=steps, **options)
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,48 @@ def test_a_plain_function_is_differentiated_when_its_tensors_are_named():
     torch.testing.assert_close(*slopes, rtol=1e-12, atol=1e-13)
 
 
+class Flow(nn.Module):
+    """A continuous normalizing flow (Chen et al. 2018): dz/dt = tanh(W z), d log p/dt = -trace of its Jacobian."""
+
+    def __init__(self):
+        super().__init__()
+        self.W = nn.Parameter(torch.tensor([[0.4, -1.2], [0.9, 0.1]]))
+
+    def forward(self, t, y):
+        with torch.enable_grad():
+            z = y[0].requires_grad_(True)
+            dz = torch.tanh(z @ self.W.T)
+            trace = sum(torch.autograd.grad(dz[:, i].sum(), z, create_graph=True)[0][:, i] for i in range(2))
+            return dz, -trace
+
+
+@pytest.mark.parametrize("method", ["dopri5", "rk4"])
+def test_a_func_that_calls_autograd_itself_has_its_gradient(method):
+    f, t = Flow(), torch.tensor([0.0, 0.5, 1.0])
+    options = {"step_size": 0.02} if method == "rk4" else None
+    found = []
+    for call in (ctrnn.odeint_adjoint, torchdiffeq.odeint_adjoint):
+        z = torch.tensor([[0.3, -0.5], [1.0, 0.2]], requires_grad=True)
+        ys = call(f, (z, torch.zeros(2)), t, rtol=1e-8, atol=1e-9, method=method, options=options)
+        found.append((ys[1].detach(), *torch.autograd.grad(ys[0][-1].sum() + ys[1][-1].square().sum(), (z, f.W))))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5)
+
+
+def test_a_func_that_draws_random_numbers_has_the_gradient_of_what_it_drew():
+    class Dropping(Field):
+        def forward(self, t, y):
+            return nn.functional.dropout(super().forward(t, y), 0.5)
+
+    found = []
+    for call in (ctrnn.odeint, ctrnn.odeint_adjoint):
+        torch.manual_seed(3)
+        found.append(with_gradients(call, Dropping(), start(), TIMES["forwards"], method="rk4"))
+    assert torch.equal(found[0][0], found[1][0])
+    for one, other in zip(found[0][1], found[1][1], strict=True):
+        assert torch.equal(one, other)
+
+
 def test_a_linear_network_has_the_gradient_of_its_exact_solution():
     class Linear(nn.Module):
         def __init__(self):

@@ -1,5 +1,6 @@
 """A run as a pure function of the Tensors in it, whole or cut into parts."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -7,14 +8,16 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
+from torch.func import debug_unwrap, functional_call
+from torch.overrides import TorchFunctionMode
 
 from ctrnn import _tree as tree
 from ctrnn._march import Source, march
+from ctrnn._stretches import moves
 from ctrnn._types import State
 from ctrnn.adjoints.base import Problem
 from ctrnn.solvers.base import Step
-from ctrnn.steps import Grid
+from ctrnn.steps import Grid, Saved
 
 
 class Leaves(NamedTuple):
@@ -104,10 +107,7 @@ def taken_out(problem: Problem) -> tuple[Run, Leaves]:
     """A problem as a function, and the leaves at which it is to be taken."""
     loop = _March(problem.step)
     named = {**dict(loop.named_parameters()), **dict(loop.named_buffers())}
-    moving = [
-        tuple(isinstance(v, Tensor) and v.requires_grad for v in _times(problem.grid, k))
-        for k in range(len(problem.grid.dt))
-    ]
+    moving = [tuple(map(moves, _times(problem.grid, k))) for k in range(len(problem.grid.dt))]
     times = [
         v for k, flags in enumerate(moving) for v, flag in zip(_times(problem.grid, k), flags, strict=True) if flag
     ]
@@ -120,34 +120,97 @@ def taken_out(problem: Problem) -> tuple[Run, Leaves]:
         tuple(times),
         tuple(s for s in sigma if isinstance(s, Tensor)),
     )
-    return Run(problem, loop, tuple(named), moving), leaves
+    return Run(problem._replace(grid=_plain(problem.grid)), loop, tuple(named), moving), leaves
 
 
-def check_closed(run: Run, leaves: Leaves) -> None:
-    """Try one step with all leaves detached.
+def _plain(grid: Grid) -> Grid:
+    """The grid without the wrappers of torch.func on what has no gradient: the adjoints take it to other levels."""
+
+    def plain(value: Any) -> Any:
+        if not isinstance(value, Tensor) or moves(value):
+            return value
+        inner = debug_unwrap(value)
+        return inner if inner.shape == value.shape else value  # what vmap maps stays mapped
+
+    saved = [tuple(Saved(plain(item.rows), plain(item.theta)) for item in items) for items in grid.saved]
+    columns: dict[str, Any] = {
+        name: list(map(plain, getattr(grid, name))) for name in ("t", "dt", "interval", "begin", "width")
+    }
+    return grid._replace(order=plain(grid.order), saved=saved, **columns)
+
+
+def check_closed(run: Run, leaves: Leaves, again: bool = True) -> None:
+    """Try one step with all leaves detached; `again` says that the adjoint evaluates the model more than once.
 
     Raises:
         ValueError: the new state still requires a gradient: the model, or a `Function` drive, uses a Tensor that is not
-            among the leaves.
+            among the leaves; or one of them differentiates while it runs, or draws random numbers although it is to
+            run again.
     """
-    with torch.enable_grad():
-        still = tree.map(Tensor.detach, leaves)
-        first, needed, _ = run.part(0, 1, still)
-        function, t = run.problem.source.function, run.problem.grid.t[0]
-        if function is not None:
-            t = torch.as_tensor(t, dtype=torch.float64, device=leaves.silence.device).detach()
-            if function(t.reshape(-1)[0]).requires_grad:
-                raise ValueError(
-                    "The Function drive uses a Tensor that requires a gradient, which only Backprop sees: make it a "
-                    "Parameter or buffer of the model, give the drive as samples (Held, Linear, Cubic), or use "
-                    "adjoint=Backprop()."
-                )
-        x, _ = first(needed)
-    if any(leaf.requires_grad for leaf in tree.leaves(x)):
+    still = tree.map(Tensor.detach, leaves)
+    first, needed, _ = run.part(0, 1, still)
+    function, device = run.problem.source.function, leaves.silence.device
+    if function is not None:
+        t = torch.as_tensor(run.problem.grid.t[0], dtype=torch.float64, device=device).detach().reshape(-1)[0]
+        tried = probe(lambda: function(t), device)
+        _check_tried(tried, "The Function drive", again)
+        if tried.result.requires_grad:
+            raise ValueError(
+                "The Function drive uses a Tensor that requires a gradient, which only Backprop sees: make it a "
+                "Parameter or buffer of the model, give the drive as samples (Held, Linear, Cubic), or use "
+                "adjoint=Backprop()."
+            )
+    name = type(run.problem.step.model).__name__
+    tried = probe(lambda: first(needed)[0], device)
+    _check_tried(tried, name, again)
+    if any(leaf.requires_grad for leaf in tree.leaves(tried.result)):
         raise ValueError(
-            f"{type(run.problem.step.model).__name__} uses a Tensor that requires a gradient and is neither its "
+            f"{name} uses a Tensor that requires a gradient and is neither its "
             "parameter nor its buffer, which only Backprop sees: make it an nn.Parameter or register_buffer(...) of "
             "the model (and stay out of parametrize.cached()), or use adjoint=Backprop()."
+        )
+
+
+class Probe(NamedTuple):
+    """What a call returned, and what it did besides."""
+
+    result: Any
+    draws: bool  # random numbers
+    differentiates: bool
+
+
+def probe(call: Callable[[], Any], device: torch.device) -> Probe:
+    """Try a call, with gradients; torch's random numbers are left as they were."""
+    on = [] if device.type == "cpu" else [torch.get_device_module(device)]
+    with torch.random.fork_rng([device] if on else [], device_type=device.type if on else "cuda"):
+        before = [torch.get_rng_state(), *[module.get_rng_state(device) for module in on]]
+        with torch.enable_grad(), _Watch() as watch:
+            result = call()
+        after = [torch.get_rng_state(), *[module.get_rng_state(device) for module in on]]
+    return Probe(result, not all(map(torch.equal, before, after)), watch.asked)
+
+
+class _Watch(TorchFunctionMode):
+    """Sees whether a Tensor is made to require a gradient, as one does before torch.autograd.grad."""
+
+    asked = False
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (Tensor.requires_grad_, Tensor.requires_grad.__set__):  # type: ignore[attr-defined]
+            self.asked |= debug_unwrap(args[0]) is args[0]  # torch.func does so too, with Tensors of its own
+        return func(*args, **(kwargs or {}))
+
+
+def _check_tried(tried: Probe, who: str, again: bool) -> None:
+    if tried.differentiates:
+        raise ValueError(
+            f"{who} differentiates while it runs (requires_grad_, torch.autograd.grad), which only Backprop can "
+            "follow: use adjoint=Backprop(), or torch.func.grad there."
+        )
+    if tried.draws and again:
+        raise ValueError(
+            f"{who} draws random numbers, which a repeated run would draw anew: use adjoint=Backprop(), model.eval() "
+            "where it is dropout that draws, or integrate's noise=."
         )
 
 

@@ -57,16 +57,17 @@ class Backsolve(Adjoint):
     The run itself is made by torchdiffeq too, with its method nearest to the solver: on the same fixed steps, or
     adaptively with one error norm for the whole batch.
 
-    A leaky network forgets: backwards, an error grows as exp(t / tau), and the rounding error eps of the state at the
-    end of a gap (between edges of the drive or saves) returns to its start as eps exp(gap / tau). Where less than two
-    digits would be left, exp(gap / tau) eps > 0.01 for the smallest tau, a `BacksolveWarning` says so: gap > 31 tau in
-    float64, 11 tau in float32. That is where it is hopeless; the error of the steps, which grows alike, spoils the
-    gradient earlier. `Recompute` has no such limit.
+    A leaky network forgets: backwards, an error grows as exp(t / tau), and that of the state at the end of a gap
+    (between edges of the drive or saves) returns to its start as error exp(gap / tau). Where that exceeds 0.01 for the
+    smallest tau, a `BacksolveWarning` says so. The error is taken as the larger tolerance of adaptive steps (gap > 9.2
+    tau for 1e-6), and as the rounding error eps on fixed steps, whose own error is not known (31 tau in float64, 11 tau
+    in float32). That is where it is hopeless: gradients of random networks were wrong by percents from half to two
+    thirds of such a gap on. `Recompute` has no such limit.
 
     Raises:
         ValueError: there is no continuous adjoint (`Iterate`, noise), or torchdiffeq has nothing near the solver; or
             the model, or a `Function` drive, uses a Tensor that requires a gradient and is neither parameter nor
-            buffer of the model.
+            buffer of the model, differentiates while it runs, or draws random numbers.
     """
 
     def solver(self, solver: Solver, steps: Fixed | Adaptive) -> Solver:
@@ -192,11 +193,13 @@ def _check_gaps(problem: Problem) -> None:
     assert isinstance(solver, TorchDiffEq)
     gap = max(_longest(dt) for dt in _coarse(grid, _spans(grid, solver)).dt)
     tau = min(float(leaf.detach().min()) for leaf in tree.leaves(model.tau))
-    if gap / tau > math.log(0.01 / torch.finfo(tree.leaves(problem.x0)[0].dtype).eps):
+    eps = torch.finfo(tree.leaves(problem.x0)[0].dtype).eps
+    error = max(eps, solver.rtol, solver.atol) if solver.own_steps else eps
+    if gap / tau > math.log(0.01 / error):
         warnings.warn(
             f"Backsolve cannot reconstruct the state over a gap of {gap:g}, which is {gap / tau:.0f} times the "
-            f"smallest tau = {tau:g}: rounding errors grow as exp(gap / tau). Save more often, or use "
-            "adjoint=Recompute().",
+            f"smallest tau = {tau:g}: an error of {error:.1g} grows as exp(gap / tau). Save more often, take smaller "
+            "tolerances, or use adjoint=Recompute().",
             BacksolveWarning,
             stacklevel=4,
         )

@@ -5,10 +5,10 @@ from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
 
 from ctrnn import _tree as tree
 from ctrnn._march import march
+from ctrnn._stretches import has_direction
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import Leaves, Run, check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
@@ -25,7 +25,7 @@ class Forward(Adjoint):
 
     Raises:
         ValueError: more than `most` numbers require a gradient; or the model, or a `Function` drive, uses a Tensor that
-            requires a gradient and is neither parameter nor buffer of the model.
+            requires a gradient and is neither parameter nor buffer of the model, or differentiates while it runs.
         NotImplementedError: second derivatives, unless all of them are taken by jvp or jacfwd.
     """
 
@@ -36,7 +36,7 @@ class Forward(Adjoint):
         run, leaves = taken_out(problem._replace(grid=grid._replace(initial=False), progress=None))
         tensors = tree.leaves(leaves)
         wanted = [i for i, leaf in enumerate(tensors) if leaf.requires_grad and torch.is_grad_enabled()]
-        if not wanted or not any(grid.saved) or any(map(_has_direction, tensors)):
+        if not wanted or not any(grid.saved) or any(map(has_direction, tensors)):
             return march(problem.step, grid, problem.x0, problem.source, problem.noise, problem.progress)[1]
         count = sum(tensors[i].numel() for i in wanted)
         if count > self.most:
@@ -44,7 +44,7 @@ class Forward(Adjoint):
                 f"Forward carries a sensitivity for each number that requires a gradient, and {count} do; {self.most} "
                 "are its limit: use adjoint=Recompute(), whose cost does not depend on their number."
             )
-        check_closed(run, leaves)
+        check_closed(run, leaves, again=False)
         plan = _Plan(run, tree.map(lambda _: 0, leaves), wanted)
         saves = _Sensitivities.apply(plan, *tensors)[: len(tree.leaves(problem.x0))]
         return ([problem.x0] if grid.initial else []) + run.disjoin(tree.unflatten(problem.x0, saves))
@@ -120,11 +120,3 @@ class _Sensitivities(torch.autograd.Function):
             "Forward meets forward mode behind another transform (hessian, jvp of a vmap): put jvp innermost, "
             "or use adjoint=Backprop()."
         )
-
-
-def _has_direction(leaf: Tensor) -> bool:
-    """Whether torch.func.jvp, jacfwd or forward_ad is differentiating with respect to this leaf."""
-    try:
-        return unpack_dual(leaf).tangent is not None
-    except RuntimeError:  # no forward mode at all, or a transform through which one cannot look
-        return False

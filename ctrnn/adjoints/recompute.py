@@ -33,7 +33,8 @@ class Recompute(Adjoint):
 
     Raises:
         ValueError: the model, or a `Function` drive, uses a Tensor that requires a gradient and is neither parameter
-            nor buffer of the model.
+            nor buffer of the model, differentiates while it runs, or draws random numbers (seen in one trial step, if
+            they are torch's own).
         NotImplementedError: forward mode (jvp, jacfwd, hessian): use `Backprop` or `Forward`.
     """
 
@@ -300,7 +301,7 @@ def _assembled(like: Tensor, windows: list[tuple[Window, Tensor]]) -> Tensor:
     if isinstance(windows[0][0].first, Tensor):
         total = torch.zeros_like(like)
         for window, part in windows:
-            total.index_put_(window.index(like.shape[0]), part, accumulate=True)
+            total = total.index_put(window.index(like.shape[0]), part, accumulate=True)  # parts may have batch axes
         return total
     # Nothing in place: inside vmap the parts need not have the same batch axes. Neighbours share one interval or none.
     end = windows[0][0].first
