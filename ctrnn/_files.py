@@ -25,7 +25,8 @@ def atomic_write(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], obj
     The bytes go to a temporary file in the target folder, reach the disk (fsync), and replace the target in one rename.
 
     Args:
-        path: the file to write; its folder must exist. A file that is replaced hands its permissions on.
+        path: the file to write; its folder must exist. A file that is replaced hands its permissions on;
+            what is no regular file (a device, a pipe) is never replaced.
         data: the bytes, or a function that writes them into the open binary file it is given.
 
     Raises:
@@ -35,6 +36,8 @@ def atomic_write(path: str | os.PathLike, data: bytes | Callable[[BinaryIO], obj
     target = Path(os.path.realpath(path))
     temporary = target.with_name(f".ctrnn-{secrets.token_hex(8)}.tmp")
     try:
+        if target.exists() and not target.is_file() and not target.is_dir():  # a folder is refused by the rename
+            raise OSError(errno.EEXIST, "there is a device, a pipe or a socket of that name")
         with open(temporary, "xb") as file:
             if callable(data):
                 data(file)
@@ -72,6 +75,7 @@ def _explain(problem: OSError, path: str | os.PathLike) -> NoReturn:
         errno.EROFS: "choose a folder on a disk that can be written to",
         errno.ENOENT: "create its folder first",
         errno.ENOTDIR: "choose a folder, not a file, to put it in",
+        errno.EEXIST: "name a regular file or a new one",
         errno.EISDIR: "name a file, not a folder",
     }
     fix = fixes.get(problem.errno or 0, "see to the disk or choose another folder")

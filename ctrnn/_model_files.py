@@ -17,9 +17,14 @@ from ctrnn.init import Constraint
 T = TypeVar("T")
 
 
+def class_name(model: nn.Module) -> str:
+    """The class as its author wrote it: torch derives a Parametrized... from it when a weight is constrained."""
+    return parametrize.type_before_parametrizations(model).__name__
+
+
 def describe(model: Any) -> dict[str, Any]:
     """{"class": its name, "config": its constructor's arguments}, as JSON can hold them."""
-    return {"class": parametrize.type_before_parametrizations(model).__name__, "config": model.config}
+    return {"class": class_name(model), "config": model.config}
 
 
 def build(base: type[T], description: dict[str, Any]) -> T:
@@ -71,7 +76,7 @@ def load(base: type[T], path: str | os.PathLike) -> T:
     except Exception as problem:
         reason = f"{type(problem).__name__}: {problem}"
         raise FileFormatError(
-            f"cannot load a model from {os.fspath(path)} ({reason}). Give a file that Model.save wrote."
+            f"cannot load a model from {os.fspath(path)} ({reason}). Give a file that save wrote."
         ) from problem
     return model
 
@@ -101,5 +106,5 @@ def _restore_constraints(model: nn.Module, constraints: dict[str, list[str]], te
 def _restore_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     for name, fresh in model.state_dict().items():
         if name in tensors and tensors[name].dtype.is_floating_point != fresh.dtype.is_floating_point:
-            raise ValueError(f"{name} is of {tensors[name].dtype}, where a {type(model).__name__} holds {fresh.dtype}")
+            raise ValueError(f"{name} is of {tensors[name].dtype}, where a {class_name(model)} holds {fresh.dtype}")
     model.load_state_dict(tensors, assign=True)

@@ -1,11 +1,13 @@
 """Two networks that read a sequence from its two ends."""
 
+import os
 from typing import Any, NamedTuple, Self
 
 import torch
 from jaxtyping import Float, Int
 from torch import Generator, Tensor, nn
 
+from ctrnn import _model_files as files
 from ctrnn import _tree as tree
 from ctrnn._integrate import integrate
 from ctrnn._types import State
@@ -107,6 +109,25 @@ class Bidirectional(nn.Module, TorchTwin):
         """What both networks say, side by side."""
         assert isinstance(x, tuple)
         return torch.cat([self.ahead.readout(x[0]), self.back.readout(x[1])], -1)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The two networks' classes and configurations."""
+        return {"forward": files.describe(self.ahead), "backward": files.describe(self.back)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A pair with fresh weights: the inverse of `config`."""
+        return cls(files.build(Model, config["forward"]), files.build(Model, config["backward"]))
+
+    def save(self, path: str | os.PathLike) -> None:
+        """As `Model.save`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """As `Model.load`."""
+        return files.load(cls, path)
 
     @classmethod
     def example(cls) -> Self:

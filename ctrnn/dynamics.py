@@ -40,11 +40,11 @@ class Model(nn.Module):
 
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
         """The time derivative of the state, in units of the state per unit of time."""
-        raise NotImplementedError(f"{type(self).__name__} must define forward(t, x, u), its time derivative.")
+        raise NotImplementedError(f"{files.class_name(self)} must define forward(t, x, u), its time derivative.")
 
     def initial_state(self, *batch: int) -> State:
         """The state in which a run starts when no x0 is given, with leading axes `batch`."""
-        raise NotImplementedError(f"{type(self).__name__} defines no initial_state(*batch): pass x0.")
+        raise NotImplementedError(f"{files.class_name(self)} defines no initial_state(*batch): pass x0.")
 
     def readout(self, x: State) -> Tensor:
         """What the network says: the state itself, or its first part; `x` may carry a leading time axis."""
@@ -59,7 +59,7 @@ class Model(nn.Module):
     def config(self) -> dict[str, Any]:
         """The constructor's arguments as JSON can hold them; with the weights they are what `save` writes."""
         raise NotImplementedError(
-            f"{type(self).__name__} defines no config, its constructor's arguments as JSON: "
+            f"{files.class_name(self)} defines no config, its constructor's arguments as JSON: "
             "save its state_dict() instead."
         )
 
@@ -92,23 +92,29 @@ class Model(nn.Module):
         """
         return files.load(cls, path)
 
-    @staticmethod
-    def from_torch(module: nn.Module) -> Any:
+    @classmethod
+    def from_torch(cls, module: nn.Module) -> Any:
         """The twin of a torch.nn module with copies of its weights, dtype and device.
 
-        Tau is 1, and at dt = tau it is the module.
+        The twin has tau = 1, and at dt = tau it is the module.
 
         `nn.RNNCell`, `nn.GRUCell` and `nn.LSTMCell` give an `Elman`, `GRU` or `LSTM`; `nn.RNN`, `nn.GRU` and
-        `nn.LSTM` a `Stack` of them, a bidirectional one
-        a `Bidirectional`. `batch_first` has no counterpart: time leads.
+        `nn.LSTM` a `Stack` of them, a bidirectional one a `Bidirectional`. For `batch_first` there is no counterpart:
+        time leads.
 
         Raises:
-            TypeError: no imported class stands for modules of this kind.
+            TypeError: no imported class stands for modules of this kind, or this is called on another class than the
+                one that does.
             ValueError: one does, but not with this module's options (dropout, projections).
         """
         for kind in files.subclasses(TorchTwin):
             twin = kind.twin_of(module) if kind is not TorchTwin else None
             if twin is not None:
+                if cls is not Model and not isinstance(twin, cls):
+                    raise TypeError(
+                        f"nn.{type(module).__name__} is a {type(twin).__name__} here, not a {cls.__name__}: "
+                        "use Model.from_torch(module)."
+                    )
                 return twin
         raise TypeError(
             f"nothing that has been imported stands for {type(module).__name__}: ctrnn.models does for nn.RNN, nn.GRU, "
@@ -123,7 +129,7 @@ class Model(nn.Module):
             ValueError: it has, but not with this model's options (a readout, unequal tau, another activation).
         """
         raise TypeError(
-            f"torch.nn has no counterpart of {type(self).__name__}: Elman, GRU, LSTM and stacks of one of them have."
+            f"torch.nn has no counterpart of {files.class_name(self)}: Elman, GRU, LSTM and stacks of one of them have."
         )
 
 
@@ -137,10 +143,10 @@ class Relaxation(Model):
     def target(self, t: Tensor, x: State, u: Tensor, alpha: Any = 0) -> State:
         """F. Where a later part reads an earlier one inside the same step it reads lerp(x_i, F_i, alpha_i).
 
-        Alpha is 0 for the flow and 1 for the discrete network.
+        For the flow, alpha is 0; for the discrete network it is 1.
         """
         raise NotImplementedError(
-            f"{type(self).__name__} must define target(t, x, u, alpha=0), the F of tau dx/dt = F - x."
+            f"{files.class_name(self)} must define target(t, x, u, alpha=0), the F of tau dx/dt = F - x."
         )
 
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
@@ -154,7 +160,13 @@ class Relaxation(Model):
     @property
     def tau(self) -> Any:
         """Time constant: tau0 * exp(log_ratio), equal to the tau that was assigned until log_ratio is learned."""
-        names, like = self._tau_layout
+        try:
+            names, like = self._tau_layout
+        except AttributeError:
+            raise NotImplementedError(
+                f"{files.class_name(self)} has no time constant: assign self.tau (a number, a Tensor or a NamedTuple "
+                "of them) in its constructor."
+            ) from None
         if names == [""]:  # one bare Tensor, as in most networks: this is asked for at every evaluation of the flow
             return _time_constant(self.tau0, self.log_ratio)
         return tree.unflatten(
@@ -169,7 +181,7 @@ class Relaxation(Model):
         names = ["_" + name.replace(".", "_") if name else "" for name, _ in tree.named(value)]
         if old is not None and old[0] != names:
             raise ValueError(
-                f"tau of this {type(self).__name__} has the parts {old[0]}, the new value has {names}: "
+                f"tau of this {files.class_name(self)} has the parts {old[0]}, the new value has {names}: "
                 "assign a tau of the same structure."
             )
         for name, leaf in zip(names, tree.leaves(value), strict=True):
@@ -247,6 +259,11 @@ class Wrapped(Relaxation):
 
     def __init__(self, cell: nn.Module, tau: Any = 1.0) -> None:
         super().__init__()
+        if isinstance(cell, nn.RNNBase):
+            raise TypeError(
+                f"nn.{type(cell).__name__} reads whole sequences and is no cell h' = cell(u, h): "
+                "use Model.from_torch(module), or wrap its cell."
+            )
         self.cell = cell
         self.tau = tau
         self.n_in = getattr(cell, "input_size", None)  # type: ignore[assignment]  # None: the cell does not say
@@ -262,7 +279,7 @@ class Wrapped(Relaxation):
     def initial_state(self, *batch: int) -> State:
         size = getattr(self.cell, "hidden_size", None)
         if size is None:
-            raise NotImplementedError(f"wrap({type(self.cell).__name__}) does not know its state's shape: pass x0.")
+            raise NotImplementedError(f"wrap({files.class_name(self.cell)}) does not know its state's shape: pass x0.")
         like = next(self.cell.parameters())
         zeros = like.new_zeros(*batch, size)
         return (zeros, zeros) if isinstance(self.cell, nn.LSTMCell) else zeros
@@ -278,5 +295,8 @@ def wrap(cell: nn.Module, tau: Any = 1.0) -> Wrapped:
     Args:
         cell: maps an input (*batch, n_in) and a state to the new state, like `torch.nn.GRUCell`.
         tau: time constant, in the unit in which dt will be given; one number, or one per part of the state.
+
+    Raises:
+        TypeError: the module reads whole sequences, as `torch.nn.GRU` does.
     """
     return Wrapped(cell, tau)

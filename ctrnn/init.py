@@ -97,8 +97,8 @@ def dale(
     """Columns of one sign each, every row summing to zero, spectral radius `radius` (after Rajan & Abbott 2006).
 
     The rows' balance removes the outlying eigenvalues that the columns' means would cause. Rajan & Abbott subtract
-    each row's mean, which lets single weights
-    change sign; here the inhibitory weights of a row are scaled instead, so every sign holds. Signs as in `dale_signs`.
+    each row's mean, which lets single weights change sign; here the inhibitory weights of a row are scaled instead, so
+    every sign holds. Signs as in `dale_signs`.
     """
     signs = dale_signs(n, excitatory, dtype=dtype)
     size = torch.randn(n, n, generator=generator, dtype=dtype).abs()

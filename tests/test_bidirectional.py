@@ -4,6 +4,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from ctrnn import RK4, Adaptive, Euler, Fixed, Model, integrate
+from ctrnn._files import FileFormatError
 from ctrnn.bidirectional import Bidirectional, BidirectionalState
 from ctrnn.models import CTRNN, GRU, LSTM, Elman, LinearSystem, Stack
 
@@ -139,6 +140,16 @@ def test_networks_that_do_not_read_the_same_input_are_refused():
     with pytest.raises(TypeError, match=r"backward must be a Model, got a GRUCell: wrap"):
         Bidirectional(GRU(3, 2), nn.GRUCell(2, 3))
     assert Bidirectional(LinearSystem.example(), LinearSystem.example()).n_in == 1
+
+
+def test_it_is_saved_and_loaded_bit_for_bit(tmp_path, generator):
+    net = Bidirectional(CTRNN(3, 2, tau=2.0, generator=generator), Stack([LSTM(4, 2, generator=generator)]))
+    us = draw(generator, 5, 2)
+    net.save(tmp_path / "net")
+    loaded = Bidirectional.load(tmp_path / "net")
+    assert torch.equal(loaded(us, dt=0.5).ys, net(us, dt=0.5).ys)
+    with pytest.raises(FileFormatError, match="holds a 'Bidirectional', and no imported Model"):
+        Model.load(tmp_path / "net")
 
 
 def test_it_trains(generator):

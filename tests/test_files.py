@@ -52,6 +52,17 @@ def test_a_disk_that_fills_while_writing_leaves_no_temporary_file(tmp_path):
     assert names(tmp_path) == []
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_what_is_no_regular_file_is_never_replaced(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("pipe")
+    for name in ("pipe", "link"):
+        with pytest.raises(OSError, match=rf"{name}: there is a device, a pipe or a socket.*name a regular file"):
+            atomic_write(tmp_path / name, b"new")
+    assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
+    assert names(tmp_path) == ["link", "pipe"]
+
+
 def test_ctrl_c_while_writing_leaves_the_old_file_only(tmp_path):
     def writer(file):
         file.write(b"half")

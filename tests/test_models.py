@@ -327,6 +327,35 @@ def test_weights_are_copied_and_not_shared():
     assert back.weight_hh.abs().min() > 0
 
 
+def test_frozen_weights_stay_frozen_both_ways():
+    cell = nn.LSTMCell(2, 3)
+    cell.weight_hh.requires_grad_(False)
+    model = Model.from_torch(cell)
+    assert [name for name, p in model.named_parameters() if not p.requires_grad] == ["W_rec"]
+    assert [name for name, p in model.to_torch().named_parameters() if not p.requires_grad] == ["weight_hh"]
+    frozen = nn.GRU(2, 3, 2).requires_grad_(False)
+    assert not any(p.requires_grad for p in Model.from_torch(frozen).parameters())
+
+
+def test_a_class_gives_its_own_twins_only():
+    assert type(GRU.from_torch(nn.GRUCell(3, 4))) is GRU
+    assert type(Stack.from_torch(nn.GRU(3, 4))) is Stack
+    for kind, module, twin in (
+        (GRU, nn.LSTMCell(3, 4), "LSTMCell is a LSTM"),
+        (GRU, nn.GRU(3, 4), "GRU is a Stack"),
+        (CTRNN, nn.RNNCell(3, 4), "RNNCell is a Elman"),
+        (Stack, nn.GRU(3, 4, bidirectional=True), "GRU is a Bidirectional"),
+    ):
+        with pytest.raises(TypeError, match=rf"nn\.{twin} here, not a {kind.__name__}: use Model\.from_torch"):
+            kind.from_torch(module)
+
+
+def test_a_constrained_network_is_called_by_its_own_name():
+    model = constrain(CTRNN(5, 2), "W_rec", Dale(dale_signs(5)))
+    with pytest.raises(TypeError, match="no counterpart of CTRNN:"):
+        model.to_torch()
+
+
 def test_a_twin_stays_on_the_device_of_its_module():
     stack = Model.from_torch(nn.LSTM(2, 3, 2, device="meta"))
     assert {p.device.type for p in [*stack.parameters(), *stack.buffers()]} == {"meta"}

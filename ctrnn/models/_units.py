@@ -78,7 +78,7 @@ class Units(Relaxation):
 
 def check_size(name: str, value: int, least: int) -> None:
     """Raise unless `value` is an integer and at least `least`."""
-    if not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")

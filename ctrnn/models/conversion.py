@@ -1,9 +1,8 @@
 """How the three equations of `rate` become one another, exactly; where one does not, the function refuses.
 
 A conversion is a network and a map of states: with x0' = state(x0, u), both runs stay on `state` of each other, for
-the flow and for every one-step method that is
-linear in (F, x). Readouts are carried over: Beer's and the voltage form's are equal at all times, those of the rate
-form at fixed points only, since r is not f(x).
+the flow and for every one-step method that is linear in (F, x). Readouts are carried over: Beer's and the voltage
+form's are equal at all times, those of the rate form at fixed points only, since r is not f(x).
 """
 
 from collections.abc import Callable

@@ -30,8 +30,8 @@ class Cell(Units):
         tau: one number or one per unit, in the unit in which dt will be given; dt = tau is the discrete network.
         bias: whether there are b_in and b_rec.
         learn_tau: learn tau, in the shape in which it was given: pass one per unit to learn one per unit.
-        generator: where the weights are drawn from, uniformly within 1 / sqrt(n) as in torch; torch's global one if
-            None.
+        generator: where the weights are drawn from, uniformly within 1 / sqrt(n) as in torch; torch's global one
+            if None.
     """
 
     blocks: ClassVar[int]
@@ -87,9 +87,9 @@ class TorchCell(Cell, TorchTwin):
 
     @classmethod
     def from_weights(cls, module: Any, suffix: str) -> Self:
-        """A cell with copies of weight_ih<suffix> and its companions; the suffix is empty in a torch cell.
+        """A cell with copies of weight_ih<suffix> and its companions, frozen where they are.
 
-        In a torch sequence module it is _l<layer> or _l<layer>_reverse.
+        The suffix is empty in a torch cell, and _l<layer> or _l<layer>_reverse in a torch sequence module.
         """
         weight = getattr(module, "weight_ih" + suffix)
         cell = cls(
@@ -98,6 +98,7 @@ class TorchCell(Cell, TorchTwin):
         with torch.no_grad():
             for parameter, given in cell._pairs(module, suffix):
                 parameter.copy_(given)
+                parameter.requires_grad_(given.requires_grad)
         return cell
 
     def copy_weights(self, module: nn.Module, suffix: str) -> None:
@@ -114,6 +115,7 @@ class TorchCell(Cell, TorchTwin):
         with torch.no_grad():
             for parameter, given in self._pairs(module, suffix):
                 given.copy_(parameter)
+                given.requires_grad_(parameter.requires_grad)
 
     def to_torch(self) -> nn.Module:
         """The torch cell with copies of the weights."""
@@ -144,8 +146,7 @@ class Elman(TorchCell):
     """tau dh/dt = f(W_in u + b_in + W_rec h + b_rec) - h.
 
     Elman (1990), Cognitive Science 14:179-211, with torch's tanh or relu for his logistic units; at dt = tau it is
-    `nn.RNNCell`. `activation` is any function, but
-    torch has tanh and relu only. State h: (*batch, n).
+    `nn.RNNCell`. `activation` is any function, but torch has tanh and relu only. State h: (*batch, n).
     """
 
     blocks = 1
@@ -194,8 +195,8 @@ class GRU(TorchCell):
     """tau dh/dt = (1 - z) (c - h),   c = tanh(W_c u + b_c + r (U_c h + d_c)),   r, z = sigma(W u + b + U h + d).
 
     torch's and cuDNN's gated recurrent unit: the reset gate r acts *after* the recurrent weights (first version of
-    Cho et al. 2014); `PaperGRU` has it before.
-    At dt = tau it is `nn.GRUCell`. Rows of W_in, W_rec, b_in and b_rec: r, z, c. State h: (*batch, n).
+    Cho et al. 2014); `PaperGRU` has it before. At dt = tau it is `nn.GRUCell`. Rows of W_in, W_rec, b_in and b_rec:
+    r, z, c. State h: (*batch, n).
     """
 
     blocks = 3
@@ -215,8 +216,7 @@ class PaperGRU(Cell):
     """tau dh/dt = (1 - z) (c - h),   c = tanh(W_c u + b_c + U_c (r h) + d_c),   r, z = sigma(W u + b + U h + d).
 
     Cho et al. (2014), arXiv:1406.1078v3, eqs. 5-8: the reset gate r acts *before* the recurrent weights. torch has no
-    such cell; its `GRU` resets after them.
-    Rows of W_in, W_rec, b_in and b_rec: r, z, c. State h: (*batch, n).
+    such cell; its `GRU` resets after them. Rows of W_in, W_rec, b_in and b_rec: r, z, c. State h: (*batch, n).
     """
 
     blocks = 3
@@ -244,9 +244,8 @@ class LSTM(TorchCell):
     i, f, o = sigma(W u + b + U h + d),   g = tanh(W_g u + b_g + U_g h + d_g).
 
     Hochreiter & Schmidhuber (1997) with the forget gate of Gers, Schmidhuber & Cummins (2000). Within a step h reads
-    the cell as the step leaves it, as in the discrete
-    network: at dt = tau it is `nn.LSTMCell`. Rows of W_in, W_rec, b_in and b_rec: i, f, g, o. State: LSTMState(h, c);
-    tau: one number, or an LSTMState of numbers or (n,).
+    the cell as the step leaves it, as in the discrete network: at dt = tau it is `nn.LSTMCell`. Rows of W_in, W_rec,
+    b_in and b_rec: i, f, g, o. State: LSTMState(h, c); tau: one number, or an LSTMState of numbers or (n,).
     """
 
     blocks = 4

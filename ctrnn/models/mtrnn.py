@@ -1,7 +1,7 @@
 """Multiple timescales: a CTRNN whose units come in named groups with time constants and connections of their own."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -20,22 +20,19 @@ class MTRNN(CTRNN):
     """tau_g dx_g/dt = -x_g + sum over connected groups h of W_gh f(x_h) + W_in u + b_rec,   y = W_out f(x) + b_out.
 
     Yamashita & Tani (2008), PLoS Comput. Biol. 4:e1000220: fast units that see the world and slow units that only see
-    the fast ones; a hierarchy appears from the
-    ratio of their time constants. By default neighbouring groups connect (and each with itself), and input and output
-    touch the first group only.
+    the fast ones; a hierarchy appears from the ratio of their time constants. By default neighbouring groups connect
+    (and each with itself), and input and output touch the first group only.
 
     Args:
         groups: name -> (units, tau), usually from fast to slow, in the unit in which dt will be given.
         n_in: inputs.
         n_out: outputs; without them y is the rates f(x).
         mask: {(to, from): bool} changes single connections between groups, where "input" and "output" may stand for
-            the two ends; or a bool matrix (n, n) over
-            units, [to, from], that replaces the recurrent connections.
+            the two ends; or a bool matrix (n, n) over units, [to, from], that replaces the recurrent connections.
         activation, learn_tau, generator: as for `CTRNN`; a learned tau is one per unit.
 
     Parameters: as for `CTRNN`, masked for good by `ctrnn.init.Masked`: assign with `model.W_rec = W`, not in place.
-    `model.units("slow")` is the slice of a group in
-    any (*batch, n): x[..., model.units("slow")] is its state.
+    `model.units("slow")` is the slice of a group in any (*batch, n): x[..., model.units("slow")] is its state.
     """
 
     def __init__(
@@ -128,6 +125,8 @@ class MTRNN(CTRNN):
 
 
 def _check_groups(groups: Mapping[str, tuple[int, float]]) -> None:
+    if not isinstance(groups, Mapping) or not all(isinstance(g, Sequence) and len(g) == 2 for g in groups.values()):
+        raise TypeError(f'groups must map each name to (units, tau), such as {{"fast": (20, 2.0)}}, got {groups!r}.')
     if not groups:
         raise ValueError("an MTRNN needs at least one group: name -> (units, tau).")
     for name, (units, tau) in groups.items():

@@ -89,8 +89,8 @@ class RateRNN(_Rate):
     """tau dr/dt = -r + f(W_rec r + W_in u + b_rec),   y = W_out r + b_out.
 
     The rate form: the state is what the units send (without refractoriness Wilson & Cowan 1972; the leaky echo state
-    network of Jaeger et al. 2007).
-    At dt = tau it is an Elman network. Arguments and Parameters as for `CTRNN`; without n_out, y is r.
+    network of Jaeger et al. 2007). At dt = tau it is an Elman network. Arguments and Parameters as for `CTRNN`; without
+    n_out, y is r.
     """
 
     def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
@@ -106,9 +106,8 @@ class BeerCTRNN(Units):
     """tau dy/dt = -y + W_rec sigma(gain (y + theta)) + W_in u, with sigma the logistic function.
 
     Beer (1995), Adaptive Behavior 3:469-509: the bias theta acts inside sigma, together with the state. Beer writes
-    weights w[from, to]; here, as everywhere
-    in this package, W[to, from]. theta starts at centre-crossing, theta_i = -sum_j W_ij / 2, where the network is
-    most sensitive.
+    weights w[from, to]; here, as everywhere in this package, W[to, from]. theta starts at centre-crossing,
+    theta_i = -sum_j W_ij / 2, where the network is most sensitive.
 
     Args:
         n: units.
@@ -120,8 +119,8 @@ class BeerCTRNN(Units):
         learn_tau: as for `CTRNN`.
         generator: where the weights are drawn from; torch's global one if None.
 
-    Parameters: W_rec (n, n), theta (n,), gain () or (n,), W_in (n, n_in), W_out (n_out, n), b_out (n_out,). State:
-    (*batch, n).
+    Parameters: W_rec (n, n), theta (n,), gain () or (n,), W_in (n, n_in), W_out (n_out, n), b_out (n_out,).
+    State: (*batch, n).
     """
 
     theta: Tensor

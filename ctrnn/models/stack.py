@@ -26,10 +26,9 @@ class StackState(NamedTuple):
 class Stack(Relaxation, TorchTwin):
     """tau_l dx_l/dt = F_l(x_l, y_{l-1}) - x_l,   y_0 = u,   y_l = readout_l(x_l).
 
-    Within a step layer l reads layer l - 1 as the step leaves it, readout(lerp(x_{l-1}, F_{l-1}, alpha_{l-1})): at dt
-    = tau the stack is a discrete deep network such
-    as a many-layered `nn.LSTM` (up to the rounding by which torch's sequence modules differ from torch's own cells),
-    and as dt goes to 0 it is the flow above.
+    Within a step layer l reads layer l - 1 as the step leaves it, readout(lerp(x_{l-1}, F_{l-1}, alpha_{l-1})): at
+    dt = tau the stack is a discrete deep network such as a many-layered `nn.LSTM` (up to the rounding by which torch's
+    sequence modules differ from torch's own cells), and as dt goes to 0 it is the flow above.
 
     Args:
         layers: relaxations, the first reading the input; each must take as many inputs as the one before it has
@@ -43,6 +42,8 @@ class Stack(Relaxation, TorchTwin):
 
     def __init__(self, layers: Sequence[Relaxation]) -> None:
         super().__init__()
+        if not isinstance(layers, (Sequence, nn.ModuleList)):
+            raise TypeError(f"a Stack is made of a sequence of layers, got a {type(layers).__name__}: Stack([layer]).")
         if not layers:
             raise ValueError("a Stack needs at least one layer.")
         for layer in layers:

@@ -160,8 +160,7 @@ class FitzHughNagumo(Textbook):
     """dv/dt = v - v^3 / 3 - w + I,   dw/dt = eps (v + a - b w).
 
     FitzHugh (1961), Biophys. J. 1:445-466, and Nagumo, Arimoto & Yoshizawa (1962): excitable at I = 0, oscillating
-    between two Hopf points in I, at which
-    v^2 = 1 - eps b. State (*batch, 2): v, w.
+    between two Hopf points in I, at which v^2 = 1 - eps b. State (*batch, 2): v, w.
     """
 
     start = (-1.0, 1.0)
@@ -197,8 +196,8 @@ class Robertson(Textbook):
 class Henon(Textbook, Relaxation):
     """(x, y) -> (1 - a x^2 + y, b x): a map, as the target of a relaxation with tau = 1, so that `Iterate` iterates it.
 
-    Henon (1976), Commun. Math. Phys. 50:69-77; chaotic at a = 1.4, b = 0.3, and every step shrinks areas by b. State
-    (*batch, 2): x, y.
+    Henon (1976), Commun. Math. Phys. 50:69-77; chaotic at a = 1.4, b = 0.3, and every step shrinks areas by b.
+    State (*batch, 2): x, y.
     """
 
     start = (0.0, 0.0)
