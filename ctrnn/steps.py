@@ -48,6 +48,12 @@ class Adaptive:
     max_steps: int = 100_000
 
     def __post_init__(self) -> None:
+        for name in ("rtol", "atol", "dt_min"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"Adaptive: {name} must be a number such as 1e-6, got {value!r}.")
+        if isinstance(self.max_steps, bool) or not isinstance(self.max_steps, int):
+            raise TypeError(f"Adaptive: max_steps counts steps and must be an integer, got {self.max_steps!r}.")
         if not (self.rtol >= 0 and self.atol >= 0 and self.rtol + self.atol > 0):
             raise ValueError(
                 "Adaptive: tolerances must not be negative, and one must be positive; "
@@ -55,7 +61,7 @@ class Adaptive:
             )
         if self.dt0 is not None:
             check_duration("Adaptive: dt0", self.dt0)
-        if self.dt_min < 0 or self.max_steps < 1:
+        if not self.dt_min >= 0 or self.max_steps < 1:
             raise ValueError(
                 "Adaptive: dt_min must not be negative and max_steps at least 1; "
                 f"got dt_min={self.dt_min}, max_steps={self.max_steps}."

@@ -173,8 +173,16 @@ def test_the_unstable_focus_of_van_der_pol_has_the_eigenvalues_on_paper():
         (Lorenz(), torch.full((2, 3), torch.nan), ValueError, "NaN"),
         (ctrnn.Step(Lorenz(), ctrnn.RK4()), torch.zeros(2, 3), ValueError, "dt"),
         (3.0, torch.zeros(2, 3), TypeError, "callable"),
+        (net(), torch.zeros(2, 5), ValueError, r"\(6,\) as CTRNN\.initial_state\(\) has, got \(5,\)"),
+        (ctrnn.Step(net(), ctrnn.Euler(), dt=0.1), torch.zeros(2, 7), ValueError, r"\(6,\).*got \(7,\)"),
+        (LSTM(3, 2), torch.zeros(2, 3), ValueError, r"\(3,\), \(3,\) as LSTM.*got \(3,\)"),
     ],
 )
 def test_wrong_arguments_are_named(system, starts, kind, says):
     with pytest.raises(kind, match=says):
         analysis.fixed_points(system, starts)
+
+
+def test_a_drive_of_the_wrong_width_is_named():
+    with pytest.raises(ValueError, match=r"the network's 2 inputs, got the shape \(3,\)"):
+        analysis.fixed_points(net(), torch.zeros(2, 6), torch.zeros(3))

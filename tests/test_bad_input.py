@@ -1,5 +1,6 @@
 import errno
 import os
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,8 +28,8 @@ from ctrnn import (
     Tsit5,
     integrate,
 )
-from ctrnn.dynamics import Model, wrap
-from ctrnn.models import CTRNN, LSTM, LinearSystem, LSTMState
+from ctrnn.dynamics import Model, Relaxation, wrap
+from ctrnn.models import CTRNN, GRU, LSTM, MTRNN, LinearSystem, LSTMState, Stack
 
 US = torch.zeros(5, 4, 2, dtype=torch.float64)
 
@@ -209,6 +210,12 @@ def test_tolerances_that_mean_nothing_are_refused():
     refuse_value(ValueError, "tolerances", "rtol=0", make=lambda: Adaptive(0, 0))
     refuse_value(ValueError, "rtol=-1", make=lambda: Adaptive(-1, 1))
     refuse_value(ValueError, "max_steps", make=lambda: Adaptive(max_steps=0))
+    refuse_value(ValueError, "dt_min", make=lambda: Adaptive(dt_min=float("nan")))
+    for name in ("rtol", "atol", "dt_min"):
+        for value in ("a", True, None):
+            refuse_value(TypeError, f"Adaptive: {name} must be a number", make=partial(Adaptive, **{name: value}))
+    for value in (3.5, True, "3"):
+        refuse_value(TypeError, "max_steps counts steps", repr(value), make=partial(Adaptive, max_steps=value))
 
 
 # Times
@@ -397,6 +404,30 @@ def test_mixed_devices_are_refused():
 def test_what_is_no_model_is_refused():
     refuse(TypeError, "ctrnn.Model", "GRUCell", "ctrnn.wrap", model=nn.GRUCell(2, 3), dt=0.1)
     refuse(TypeError, "ctrnn.Model", "function", model=lambda t, x, u: -x, dt=0.1)
+
+
+def test_a_module_over_sequences_is_no_cell_to_wrap():
+    for module in (nn.RNN(2, 4), nn.GRU(2, 4), nn.LSTM(2, 4)):
+        refuse_value(
+            TypeError, f"nn.{type(module).__name__}", "whole sequences", "Model.from_torch", make=partial(wrap, module)
+        )
+
+
+def test_a_relaxation_without_a_time_constant_is_told_to_assign_one():
+    class Timeless(Relaxation):
+        n_in = 2
+
+        def target(self, t, x, u, alpha=0):
+            return -x
+
+    refuse(NotImplementedError, "Timeless has no time constant", "self.tau", model=Timeless(), x0=US[0], dt=0.1)
+
+
+def test_networks_of_wrong_sizes_are_refused():
+    refuse_value(TypeError, "n must be an integer", "True", make=lambda: CTRNN(True, 2))
+    refuse_value(TypeError, "groups must map", "(units, tau)", "{'f': 2}", make=lambda: MTRNN({"f": 2}, 2))
+    refuse_value(TypeError, "groups must map", make=lambda: MTRNN([("f", (2, 1.0))], 2))
+    refuse_value(TypeError, "a sequence of layers", "GRU", "Stack([layer])", make=lambda: Stack(GRU(2, 2)))
 
 
 def test_a_model_without_a_start_asks_for_one():

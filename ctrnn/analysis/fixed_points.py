@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis.linearise import Dynamics, in_float64, jacobian_rows, local
+from ctrnn.analysis.linearise import Dynamics, check_shapes, in_float64, jacobian_rows, local
 
 
 class FixedPoints(NamedTuple):
@@ -43,9 +43,9 @@ def fixed_points(
     unique: float = 1e-3,
     reach: float = 2.0,
 ) -> FixedPoints:
-    """Search from all starts at once with Levenberg-Marquardt on |dx/dt|^2, in float64 (Marquardt 1963.
+    """Search from all starts at once with Levenberg-Marquardt on |dx/dt|^2, in float64.
 
-    Sussillo & Barak 2013 for the use).
+    The method is Marquardt's (1963), its use on trained networks Sussillo & Barak's (2013).
 
     Args:
         system: a Model (its flow), a `Step` (its map), or a callable map.
@@ -57,13 +57,14 @@ def fixed_points(
         reach: points further from the centre of the starts than this times the furthest start are dropped.
 
     Raises:
-        ValueError: starts of a wrong shape or not finite.
+        ValueError: starts or u of a wrong shape, or starts that are not finite.
     """
     first = tree.leaves(starts)[0]
     if first.ndim < 2 or len(first) == 0:
         raise ValueError(
             f"starts must be states with one leading axis (start, ...), got the shape {tuple(first.shape)}."
         )
+    check_shapes(system, starts, u)
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     x = tree.ravel(starts, 1)
     if not bool(torch.isfinite(x).all()):

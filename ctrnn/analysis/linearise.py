@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ctrnn import _tree as tree
+from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
@@ -43,6 +44,27 @@ def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
     return Local(ravelled(lambda x, u: system(x) if u is None else system(x, u)), True)
+
+
+def check_shapes(system: Dynamics, x: State, u: Tensor | None) -> None:
+    """Raise unless x (row, ...) and u (n_in,) are as wide as the network; a bare callable does not say."""
+    model = system.model if isinstance(system, Step) else system
+    if not isinstance(model, Model):
+        return
+    if u is not None and u.shape[-1:] != (model.n_in or 0,) and model.n_in is not None:
+        raise ValueError(f"u must hold the network's {model.n_in} inputs, got the shape {tuple(u.shape)}.")
+    try:
+        like = model.initial_state()
+    except NotImplementedError:  # nor does a model without a start
+        return
+    wanted, given = (
+        [tuple(leaf.shape) for leaf in tree.leaves(state)] for state in (like, tree.map(lambda a: a[0], x))
+    )
+    if wanted != given:
+        raise ValueError(
+            f"the states must have the shape (start, ...) with ... = {', '.join(map(str, wanted))} as "
+            f"{class_name(model)}.initial_state() has, got {', '.join(map(str, given))}."
+        )
 
 
 def _zero(x: State) -> Tensor:
