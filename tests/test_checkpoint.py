@@ -5,6 +5,7 @@ import json
 import math
 import os
 import pickle
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -106,6 +107,38 @@ def test_float32_resumes_bit_for_bit_too(tmp_path):
     resumed = fit(network().float(), TASK, **SHORT, checkpoint=tmp_path / "c")
     assert weights(resumed.model).dtype == torch.float32
     assert torch.equal(weights(resumed.model), weights(whole.model))
+
+
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        ({"activation": torch.relu}, "model.activation = 'tanh' there, 'relu' here"),
+        ({"tau": 3.0}, "model.tau = 1.0 there, 3.0 here"),
+        ({"tau": torch.linspace(1.0, 3.0, 4)}, "model.tau = 1.0 there, [1.0, 1.66"),
+    ],
+)
+def test_another_network_of_the_same_shapes_is_refused(tmp_path, other, named):
+    fit(network(), TASK, **SHORT, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=re.escape(named)):
+        fit(network(**other), TASK, **SHORT | {"updates": 8}, checkpoint=tmp_path / "c")
+
+
+def test_another_tau_or_function_is_refused_where_a_network_has_no_config(tmp_path):
+    fit(network(activation=lambda x: x.sin()), TASK, **SHORT, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"model\.tau = \{'tau0': 1\.0\} there, \{'tau0': 3\.0\} here"):
+        fit(network(activation=lambda x: x.sin(), tau=3.0), TASK, **SHORT, checkpoint=tmp_path / "c")
+
+    def cubic(x):
+        return x - x**3
+
+    with pytest.raises(ValueError, match=r"model\.activation = .*cubic"):
+        fit(network(activation=cubic), TASK, **SHORT, checkpoint=tmp_path / "c")
+
+
+def test_every_network_of_an_ensemble_must_be_the_one_that_was_saved(tmp_path):
+    fit_ensemble([network(tau=tau) for tau in (1.0, 2.0)], TASK, **SHORT, checkpoint=tmp_path / "c")
+    with pytest.raises(ValueError, match=r"model\.tau = 1\.0, 2\.0 there, 1\.0, 4\.0 here"):
+        fit_ensemble([network(tau=tau) for tau in (1.0, 4.0)], TASK, **SHORT, checkpoint=tmp_path / "c")
 
 
 def test_an_ensemble_resumes_bit_for_bit(tmp_path):

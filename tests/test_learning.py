@@ -209,11 +209,12 @@ def test_penalties_are_added_to_what_is_minimised_and_recorded_apart():
 def test_each_update_draws_its_step_and_scores_are_taken_at_the_longest(dt):
     task = Noticing(bits=1, duration=10.0)
     fitted = fit(network(), task, **SHORT | {"updates": 8, "dt": dt}, evaluate_every=8)
-    steps = task.seen[:8]
+    tried, steps = task.seen[:2], task.seen[2:10]
     assert steps == [record.dt for record in fitted.history]
     assert len(set(steps)) > 1
     assert all(0.1 <= step <= 0.5 for step in steps)
-    assert task.seen[8:] == [0.5, 0.5]
+    assert tried == [0.5, 0.1]
+    assert task.seen[10:] == [0.5, 0.5]
 
 
 def test_distributions_draw_what_they_say():
@@ -284,7 +285,7 @@ def test_a_gap_that_cannot_be_measured_does_not_lose_the_network():
 def test_scores_are_of_held_out_trials_without_noise():
     held_out = Noticing(bits=1, duration=10.0)
     fitted = fit(network(), FLIPFLOP, **SHORT, noise=0.5, held_out=held_out, evaluation_batch=7)
-    assert held_out.seen == [0.5]
+    assert held_out.seen == [0.5, 0.5]  # tried before the first update, scored after the last
     trials = FLIPFLOP.trials(7, 0.5, source(0, 2))
     assert fitted.score == FLIPFLOP.evaluate(integrate(fitted.model, trials.us, dt=0.5), trials)
 
@@ -411,7 +412,7 @@ def test_what_cannot_be_trained_together_is_refused(models, options, error, mess
 
 
 class Breaking(FlipFlop):
-    """A task whose loss turns bad at the third batch."""
+    """A task whose loss turns bad at the third update; one more batch is drawn to be tried."""
 
     bad = math.nan
 
@@ -420,7 +421,7 @@ class Breaking(FlipFlop):
         return super().trials(batch, dt, generator, **kinds)
 
     def loss(self, ys, trials):
-        return super().loss(ys, trials) if self.count < 3 else self.spoil(ys)
+        return super().loss(ys, trials) if self.count <= 3 else self.spoil(ys)
 
     def spoil(self, ys):
         return ys.sum() * self.bad
@@ -472,6 +473,69 @@ def test_a_loss_without_a_gradient_is_refused():
         fit(network(), Detached(bits=1, duration=10.0), **SHORT)
 
 
+def test_steps_that_a_solver_would_refuse_are_refused_before_the_first_update():
+    options = SHORT | {"dt": Uniform(0.5, 0.904), "updates": 1}
+    seen = []
+    with pytest.raises(ValueError, match=r"Euler overshoots.*dt = 0\.904"):
+        fit(network(tau=0.9), FLIPFLOP, **options, progress=seen.append)
+    assert seen == []
+    fit(network(tau=0.9), FLIPFLOP, **options, solver=ExponentialEuler(), progress=seen.append)
+    assert seen == [1.0]
+
+
+def test_a_step_that_is_refused_leaves_no_checkpoint_behind(tmp_path):
+    with pytest.raises(ValueError, match="longer than the pulse"):
+        fit(network(), FLIPFLOP, **SHORT | {"dt": 2.0}, checkpoint=tmp_path / "c")
+    assert not (tmp_path / "c").exists()
+
+
+def test_trying_the_steps_leaves_a_network_that_counts_and_draws_as_it_was():
+    begun = []
+
+    class Drawing(CTRNN):
+        def __init__(self):
+            super().__init__(4, 1, 1, generator=torch.Generator().manual_seed(0))
+            self.norm, self.drop = nn.BatchNorm1d(4, affine=False), nn.Dropout(0.5)
+
+        def target(self, t, x, u, alpha=0):
+            if self.training:
+                begun.append((self.norm.num_batches_tracked.item(), torch.get_rng_state()))
+            return self.drop(self.norm(super().target(t, x, u, alpha)))
+
+    rng = torch.get_rng_state()
+    fit(Drawing(), FLIPFLOP, **SHORT | {"updates": 1})
+    assert begun[0][0] == 0
+    assert torch.equal(begun[0][1], rng)
+    assert begun[1][0] == 1
+
+
+class Refusing(Breaking):
+    """A task that refuses the third update."""
+
+    def spoil(self, ys):
+        raise ValueError("no more.")
+
+
+@pytest.mark.parametrize("updates", [3, 5])
+def test_what_refuses_an_update_does_not_lose_the_network(updates):
+    good = fit(network(), FLIPFLOP, **SHORT | {"updates": 2})
+    with pytest.raises(TrainingError, match=r"stopped at update 3 \(seed 0\): no more\. See to what") as caught:
+        fit(network(), Refusing(bits=1, duration=10.0), **SHORT | {"updates": updates})
+    assert isinstance(caught.value.__cause__, ValueError)
+    assert torch.equal(weights(caught.value.model), weights(good.model))
+    assert caught.value.history == good.history
+
+
+def test_what_refuses_the_scores_does_not_lose_the_network():
+    class Unscored(FlipFlop):
+        def evaluate(self, trajectory, trials):
+            raise ValueError("no score.")
+
+    with pytest.raises(TrainingError, match=r"stopped at the final scores \(seed 0\): no score") as caught:
+        fit(network(), Unscored(bits=1, duration=10.0), **SHORT)
+    assert torch.equal(weights(caught.value.model), weights(fit(network(), FLIPFLOP, **SHORT).model))
+
+
 STRANGER = network()
 
 
@@ -504,6 +568,11 @@ class Stateless(Model):
         ({"schedule": lambda o: 0.1}, TypeError, "must return a torch LRScheduler"),
         ({"schedule": 0.1}, TypeError, "schedule must make a schedule"),
         ({"penalties": [0.1]}, TypeError, "A penalty is a callable"),
+        ({"penalties": 0.1}, TypeError, r"penalties must be a sequence, got 0\.1: pass penalties=\[RatePenalty"),
+        ({"penalties": RatePenalty(0.1)}, TypeError, "penalties must be a sequence"),
+        ({"metrics": "m", "checkpoint": "./m"}, ValueError, "checkpoint and metrics are the same file, m: give each"),
+        ({"dt": LogUniform(0.1, 2.0)}, ValueError, "dt = 2.0 is longer than the pulse"),
+        ({"held_out": FlipFlop(bits=1, duration=10.0, pulse=0.2)}, ValueError, "longer than the pulse"),
         ({"held_out": FlipFlop(bits=2)}, ValueError, "held_out has other inputs"),
         ({"held_out": object()}, TypeError, "held_out is a object without n_in"),
     ],
@@ -530,6 +599,7 @@ def test_bad_arguments_are_named_with_their_fix(options, error, message):
         ),
         (network(), object(), TypeError, r"task is a object without n_in, n_out, trials, loss, evaluate"),
         (network().requires_grad_(False), FLIPFLOP, ValueError, "nothing to fit"),
+        (nn.GRU(1, 1), FLIPFLOP, TypeError, r"GRU is neither a ctrnn\.Model nor .*Model\.from_torch"),
         ("net", FLIPFLOP, TypeError, r"model must be a ctrnn\.Model.*got a str"),
         (network(tau=0.1), FLIPFLOP, ValueError, "Euler overshoots"),
         (wrap(nn.GRUCell(2, 3)), FLIPFLOP, ValueError, "n_in=2, FlipFlop has 1 inputs"),

@@ -1,6 +1,8 @@
 """What can be wrong with the arguments of a training. Each message names the problem, the culprit and the fix."""
 
+import inspect
 import math
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -8,6 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ctrnn._model_files import class_name
 from ctrnn.adjoints import Backprop
 from ctrnn.dynamics import Model
 from ctrnn.learning.distributions import Distribution, check_step
@@ -22,6 +25,7 @@ def check(training: Training, models: Sequence[nn.Module], seeds: Sequence[int])
     """Raise TypeError or ValueError for what no training can be made of."""
     _numbers(training, seeds)
     _factories(training)
+    _files(training)
     for name in ("task", "held_out"):
         missing = [member for member in MEMBERS if not hasattr(getattr(training, name), member)]
         if missing:
@@ -67,15 +71,43 @@ def _factories(training: Training) -> None:
             f"schedule must make a schedule, got a {type(schedule).__name__}: "
             "pass functools.partial(torch.optim.lr_scheduler.StepLR, step_size=100)."
         )
+    if not isinstance(training.penalties, Sequence):
+        raise TypeError(
+            f"penalties must be a sequence, got {training.penalties!r}: pass penalties=[RatePenalty(1e-3)], "
+            "for instance."
+        )
     for penalty in training.penalties:
         if not callable(penalty):
             raise TypeError(f"A penalty is a callable (model, trajectory) -> scalar, got {penalty!r}.")
 
 
+def _files(training: Training) -> None:
+    """Two files, not one."""
+    if training.checkpoint is None or training.metrics is None:
+        return
+    if os.path.realpath(training.checkpoint) == os.path.realpath(training.metrics):
+        raise ValueError(
+            f"checkpoint and metrics are the same file, {os.fspath(training.metrics)}: give each a path of its own."
+        )
+
+
+def _sequences(model: nn.Module, name: str) -> None:
+    """Raise unless `model(us, dt=, lengths=)` can be called."""
+    try:
+        inspect.signature(model.forward).bind(None, dt=None, lengths=None)
+    except TypeError as problem:
+        raise TypeError(
+            f"{name} is neither a ctrnn.Model nor a module over whole sequences, model(us, dt=, lengths=) -> "
+            "Trajectory: make a Model of torch's networks with Model.from_torch, of a cell with ctrnn.wrap."
+        ) from problem
+
+
 def _model(model: Any, task: Task, runner: Runner) -> None:
-    name = type(model).__name__
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a ctrnn.Model or a module over whole sequences, got a {name}.")
+        raise TypeError(f"model must be a ctrnn.Model or a module over whole sequences, got a {type(model).__name__}.")
+    name = class_name(model)
+    if not isinstance(model, Model):
+        _sequences(model, name)
     n_in = getattr(model, "n_in", None)
     if n_in is not None and n_in != task.n_in:
         raise ValueError(

@@ -17,6 +17,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
 from ctrnn._files import FileFormatError, read_tensors, write_tensors
+from ctrnn.dynamics import Model, TorchTwin
 from ctrnn.learning.metrics import Record
 
 Config = Mapping[str, Any]
@@ -91,6 +92,17 @@ def compare(config: Config, saved: Any) -> list[str]:
         for key in sorted({*config, *saved})
         if config.get(key) != saved.get(key)
     ]
+
+
+def configuration(model: nn.Module) -> dict[str, Any]:
+    """What a network is built of beyond its repr and its shapes: its `config`, or else its activations and its tau."""
+    try:
+        return model.config if isinstance(model, (Model, TorchTwin)) else {}
+    except (NotImplementedError, ValueError):  # none is defined, or it holds a function without a name
+        parts = dict(model.named_modules())
+        functions = {name: part.activation for name, part in parts.items() if hasattr(part, "activation")}
+        taus = {name: buffer.tolist() for name, buffer in model.named_buffers() if "tau0" in name}
+        return {"activation": {name: described(value) for name, value in functions.items()}, "tau": taus}
 
 
 def described(value: Any) -> str:

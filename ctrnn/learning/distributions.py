@@ -17,6 +17,11 @@ class Distribution:
         """The longest step that can be drawn: learned time constants stay above it, and scores are taken at it."""
         raise NotImplementedError
 
+    @property
+    def shortest(self) -> float:
+        """The shortest step that can be drawn: a training tries both ends before it begins."""
+        raise NotImplementedError
+
     def draw(self, generator: Generator) -> float:
         """One step."""
         raise NotImplementedError
@@ -36,6 +41,10 @@ class Uniform(Distribution):
     def longest(self) -> float:
         return self.high
 
+    @property
+    def shortest(self) -> float:
+        return self.low
+
     def draw(self, generator: Generator) -> float:
         return self.low + (self.high - self.low) * _unit(generator)
 
@@ -53,6 +62,10 @@ class LogUniform(Distribution):
     @property
     def longest(self) -> float:
         return self.high
+
+    @property
+    def shortest(self) -> float:
+        return self.low
 
     def draw(self, generator: Generator) -> float:
         # Clamped, as exp(log(high)) may round above high.
@@ -76,6 +89,10 @@ class Choice(Distribution):
     def longest(self) -> float:
         return max(self.steps)
 
+    @property
+    def shortest(self) -> float:
+        return min(self.steps)
+
     def draw(self, generator: Generator) -> float:
         return self.steps[int(torch.randint(len(self.steps), (), generator=generator))]
 
@@ -83,6 +100,11 @@ class Choice(Distribution):
 def longest(dt: float | Distribution) -> float:
     """The longest step that `dt` stands for."""
     return dt.longest if isinstance(dt, Distribution) else dt
+
+
+def shortest(dt: float | Distribution) -> float:
+    """The shortest step that `dt` stands for."""
+    return dt.shortest if isinstance(dt, Distribution) else dt
 
 
 def draw(dt: float | Distribution, generator: Generator) -> float:

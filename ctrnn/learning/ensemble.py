@@ -8,6 +8,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 
+from ctrnn._model_files import class_name
 from ctrnn.adjoints import Adjoint, Backprop
 from ctrnn.dynamics import Model
 from ctrnn.learning.arguments import check
@@ -68,7 +69,7 @@ def fit_ensemble(
         runner=Runner(solver, steps, adjoint),
         optimizer=optimizer,
         schedule=schedule,
-        penalties=tuple(penalties),
+        penalties=penalties,
         clip=clip,
         evaluate_every=evaluate_every,
         metrics=metrics,
@@ -77,8 +78,8 @@ def fit_ensemble(
         checkpoint_every=checkpoint_every,
         progress=progress,
     )
-    check(training, models, seeds)
     _check(training, models, seeds)
+    check(training, models, seeds)
     return training.fit([training.learner(copy.deepcopy(m), seed) for m, seed in zip(models, seeds, strict=True)])
 
 
@@ -91,7 +92,7 @@ def _check(training: Training, models: Sequence[Model], seeds: Sequence[int]) ->
         raise ValueError("fit_ensemble takes one fixed step: give dt as a number and steps=Fixed(...), or use fit.")
     for i, model in enumerate(models):
         if not isinstance(model, Model):
-            raise TypeError(f"models[{i}] is a {type(model).__name__}: fit_ensemble runs ctrnn.Models, use fit.")
+            raise TypeError(f"models[{i}] is a {class_name(model)}: fit_ensemble runs ctrnn.Models, use fit.")
         if _architecture(model) != _architecture(models[0]):
             raise ValueError(f"models[{i}] is built differently from models[0]: give networks of one architecture.")
 

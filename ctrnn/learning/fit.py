@@ -56,7 +56,8 @@ def fit(
         updates: steps of the optimiser, those behind a checkpoint included.
         batch: trials in each of them.
         dt: length of a sample and of a step, in the unit of the network's tau; or a `Distribution` such as
-            `LogUniform(0.05, 0.5)`, from which each update draws one: so a network is trained to be continuous.
+            `LogUniform(0.05, 0.5)`, from which each update draws one: so a network is trained to be continuous. Its
+            ends are tried before the first update.
         optimizer: makes any torch optimiser of parameters, such as `functools.partial(torch.optim.Adam, lr=1e-3)`.
         schedule: makes any torch schedule of an optimiser; it advances once an update.
         penalties: callables (model, trajectory) -> scalar that are added to the loss, such as `RatePenalty(1e-3)`.
@@ -75,7 +76,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: the arguments do not fit one another, or the checkpoint belongs to another training.
-        TrainingError: loss, penalty, gradient or state became NaN or infinite; it carries the network as it was before.
+        TrainingError: loss, penalty, gradient or state became NaN or infinite, or an update after the first was
+            refused; it carries the network as it was before.
         FileFormatError: the checkpoint is truncated, foreign or hostile.
         OSError: a file could not be written; the last checkpoint stands.
     """
@@ -89,7 +91,7 @@ def fit(
         runner=Runner(solver, steps, adjoint, noise),
         optimizer=optimizer,
         schedule=schedule,
-        penalties=tuple(penalties),
+        penalties=penalties,
         clip=clip,
         evaluate_every=evaluate_every,
         metrics=metrics,

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from ctrnn import _tree as tree
+from ctrnn._model_files import class_name
 from ctrnn.trajectory import Trajectory
 
 Penalty = Callable[[nn.Module, Trajectory], Tensor]
@@ -51,7 +52,7 @@ class WeightPenalty:
         del trajectory
         squares = [matrix.square().sum() for matrix in matrices(model)]
         if not squares:
-            raise ValueError(f"WeightPenalty: {type(model).__name__} has no learned matrix: leave the penalty out.")
+            raise ValueError(f"WeightPenalty: {class_name(model)} has no learned matrix: leave the penalty out.")
         return self.weight * torch.stack(squares).sum()
 
 

@@ -75,7 +75,7 @@ class Runner:
         for name, runner in (("half", half), ("adaptive", adaptive)):
             try:
                 scores[name] = runner.score(model, task, trials)
-            except IntegrationError as problem:  # the trained network must survive what it cannot do
+            except (IntegrationError, ValueError) as problem:  # the trained network must survive what it cannot do
                 scores[name] = None
                 problems.append(f"{name}: {problem}")
         return Gap(self.score(model, task, trials), scores["half"], scores["adaptive"], tuple(problems))

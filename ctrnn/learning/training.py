@@ -1,10 +1,13 @@
 """The loop of training, for one network or for several side by side."""
 
+import contextlib
+import copy
 import dataclasses
 import inspect
+import itertools
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -15,11 +18,12 @@ from torch import Generator, Tensor, nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler, ReduceLROnPlateau
 
+from ctrnn._model_files import class_name
 from ctrnn.dynamics import Model, Relaxation
 from ctrnn.errors import IntegrationError
 from ctrnn.learning import checkpoint as checkpoints
-from ctrnn.learning.checkpoint import Config, Learner, described
-from ctrnn.learning.distributions import Distribution, draw, longest
+from ctrnn.learning.checkpoint import Config, Learner, configuration, described
+from ctrnn.learning.distributions import Distribution, draw, longest, shortest
 from ctrnn.learning.metrics import Metrics, Record
 from ctrnn.learning.penalties import Penalty
 from ctrnn.learning.runner import Gap, Runner
@@ -27,7 +31,10 @@ from ctrnn.tasks import Task, Trials
 from ctrnn.trajectory import Trajectory
 
 # What random numbers are drawn for: streams that never meet, whatever the seed.
-TRAINING, VALIDATION, HELD_OUT = range(3)
+TRAINING, VALIDATION, HELD_OUT, PROBE = range(4)
+
+
+CALMER = "Lower the learning rate, clip the gradient (clip=1.0) or take a smaller dt."
 
 
 class Fitted(NamedTuple):
@@ -75,10 +82,15 @@ class Training:
     def fit(self, learners: Sequence[Learner]) -> list[Fitted]:
         """Train, from the checkpoint on if there is one, and score what was trained."""
         config = self.config(learners)
+        self._floor(learners)
+        self._probe(learners)
         done = self._begin(config, learners)
         metrics = None if self.metrics is None else Metrics(self.metrics, done)
         for update in range(done + 1, self.updates + 1):
-            for learner, record in zip(learners, self._update(update, learners), strict=True):
+            # What is wrong with the arguments shows in the first update; afterwards there is a network to lose.
+            with contextlib.nullcontext() if update == done + 1 else self._kept(update, learners[0]):
+                records = self._update(update, learners)
+            for learner, record in zip(learners, records, strict=True):
                 learner.history.append(record)
                 if metrics is not None and (update % self.log_every == 0 or record.score is not None):
                     metrics.write(learner.seed, record)
@@ -86,15 +98,21 @@ class Training:
                 checkpoints.save(self.checkpoint, config, update, learners)
             if self.progress is not None:
                 self.progress(update / self.updates)
-        return [self._finish(learner) for learner in learners]
+        fitted = []
+        for learner in learners:
+            with self._kept(self.updates + 1, learner):
+                fitted.append(self._finish(learner))
+        return fitted
 
     def config(self, learners: Sequence[Learner]) -> Config:
         """What must not change between a training and its resumption, in words; budget and files may."""
         first = learners[0]
+        built = [configuration(learner.model) for learner in learners]
         names = ("task", "held_out", "batch", "evaluation_batch", "dt", "clip", "evaluate_every")
         shapes = {name: f"{p.dtype} {tuple(p.shape)}" for name, p in first.model.named_parameters()}
         return {name: described(getattr(self, name)) for name in names} | {
             "model": described(first.model),
+            **{f"model.{key}": ", ".join(described(one[key]) for one in built) for key in built[0]},
             "parameters": described(shapes),
             "seed": described([learner.seed for learner in learners]),
             "penalties": described([described(penalty) for penalty in self.penalties]),
@@ -112,9 +130,7 @@ class Training:
         """
         parameters = [p for p in model.parameters() if p.requires_grad]
         if not parameters:
-            raise ValueError(
-                f"{type(model).__name__} has no parameter that requires a gradient: there is nothing to fit."
-            )
+            raise ValueError(f"{class_name(model)} has no parameter that requires a gradient: there is nothing to fit.")
         optimizer = self.optimizer(parameters)
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer(parameters) must return a torch Optimizer, got {optimizer!r}.")
@@ -135,7 +151,6 @@ class Training:
 
     def _begin(self, config: Config, learners: Sequence[Learner]) -> int:
         """Updates already done. A first checkpoint is written at once: a path that cannot be written fails here."""
-        self._floor(learners)
         if self.checkpoint is None:
             return 0
         if not Path(self.checkpoint).exists():
@@ -148,6 +163,28 @@ class Training:
                 f"updates={self.updates}: ask for more updates, or give another path to start afresh."
             )
         return done
+
+    def _probe(self, learners: Sequence[Learner]) -> None:
+        """Run copies on trials at both ends of dt: what a task or a solver refuses must not end a training halfway."""
+        kinds = [(self.task, self.batch, longest(self.dt))]
+        if shortest(self.dt) != longest(self.dt):
+            kinds.append((self.task, self.batch, shortest(self.dt)))
+        if self.held_out is not self.task:
+            kinds.append((self.held_out, self.evaluation_batch, longest(self.dt)))
+        for learner, (task, batch, dt) in itertools.product(learners, kinds):
+            source = generator(learner.seed, PROBE)
+            trials = self._trials(task, learner, batch, source, dt)
+            # A copy that draws nothing and counts nothing. A network that explodes says so in its first update.
+            with torch.no_grad(), contextlib.suppress(IntegrationError):
+                self.runner(copy.deepcopy(learner.model).eval(), trials, source)
+
+    @contextlib.contextmanager
+    def _kept(self, update: int, learner: Learner) -> Iterator[None]:
+        """Turn what a task, a solver or a penalty refuses into an error that carries the network."""
+        try:
+            yield
+        except ValueError as problem:
+            raise self._failed(update, learner, str(problem), "See to what the message names.") from problem
 
     def _update(self, update: int, learners: Sequence[Learner]) -> list[Record]:
         """One step of every learner; none moves unless all can."""
@@ -236,13 +273,13 @@ class Training:
         learner.optimizer.zero_grad()
         return Fitted(learner.model, learner.history, score, gap, self.updates)
 
-    def _failed(self, update: int, learner: Learner, problem: str) -> TrainingError:
+    def _failed(self, update: int, learner: Learner, problem: str, fix: str = CALMER) -> TrainingError:
         learner.optimizer.zero_grad()
         kept = "" if self.checkpoint is None else f" The last checkpoint, {os.fspath(self.checkpoint)}, is unharmed."
+        where = f"update {update}" if update <= self.updates else "the final scores"
         message = (
-            f"Training stopped at update {update} (seed {learner.seed}): {problem.rstrip('.')}. Lower the learning "
-            "rate, clip the gradient (clip=1.0) or take a smaller dt. "
-            f"The error's `model` is as update {update - 1} left it.{kept}"
+            f"Training stopped at {where} (seed {learner.seed}): {problem.rstrip('.')}. {fix} "
+            f"The error's `model` is as the optimiser's last step left it.{kept}"
         )
         return TrainingError(message, update=update, model=learner.model, history=learner.history)
 
