@@ -3,9 +3,8 @@
 Claim: a rate network that learned to remember the signs of the last pulses on three channels keeps each of the eight
 memories in a stable fixed point, at the corners of a cube in its state space, with saddles between them.
 
-Source: Sussillo & Barak (2013), Neural Computation 25:626 (task and finding); the network is tau x' = -x + W_rec
-tanh(x)
-+ W_in u + b_rec.
+Source: Sussillo & Barak (2013), Neural Computation 25:626 (task and finding); the network is
+tau x' = -x + W_rec tanh(x) + W_in u + b_rec.
 """
 
 from functools import partial
