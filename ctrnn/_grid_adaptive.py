@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ctrnn._derivative import moves
 from ctrnn._grid import Place, Plan, Save, place_saves
 from ctrnn._search import Found, Timeline
 from ctrnn._stretches import Stretch, check_times
@@ -71,7 +72,7 @@ def _grid(line: Timeline, moving: _Line, found: Found) -> Grid:
         i = found.interval[k, rows]
         offset, length = (column[k, rows] / line.length[i, rows] for column in (found.offset, found.dt))
         t.append((moving.start[i, rows] + offset * moving.length[i, rows])[:, None])
-        dt.append((length * moving.length[i, rows] if moving.length.requires_grad else found.dt[k, rows])[:, None])
+        dt.append((length * moving.length[i, rows] if moves(moving.length) else found.dt[k, rows])[:, None])
         begin.append((moving.begin[i] + offset * moving.width[i])[:, None])
         width.append((length * moving.width[i])[:, None])
         interval.append(line.drive[i])
@@ -114,28 +115,30 @@ def _kept(drive: Drive, spans: list[Stretch], save: Save | None) -> list[int]:
 def _locate(wanted: Tensor, line: Timeline, moving: _Line, found: Found, free: bool) -> tuple[Tensor, Tensor, Tensor]:
     """The step of each sample that holds each wanted time, -1 for x0, -2 for none; where in it; if the sample lasts.
 
-    A finished sample keeps its last state, a failed one has none beyond its failure. `free` times end no stretches.
+    A finished sample keeps its last state, a failed one has none beyond its failure, and none has one before its start.
+    `free` times end no stretches.
     """
     times = wanted.detach()
     sample = torch.arange(times.shape[1], device=times.device)
     last = (line.count - 1).clamp(min=0)
     end = torch.where(line.count > 0, line.start[last, sample] + line.length[last, sample], line.start[0])
     slack = 1e-12 * (end.abs() + line.length.sum(0))
-    beyond = times > end + slack
+    beyond, early = times > end + slack, times < line.start[0] - slack
     if not found.dt.shape[0]:
         nowhere = torch.where(found.status == Status.REACHED, -1, -2).expand(times.shape)
         at_start = (times - line.start[0]).abs() <= slack
-        return torch.where(at_start, -1, nowhere), torch.full_like(times, torch.nan), ~beyond
+        step = torch.where(early, -2, torch.where(at_start, -1, nowhere))
+        return step, torch.full_like(times, torch.nan), ~(beyond | early)
     step, stop = _step_holding(times - slack, line, found)
     failed = (found.status != Status.REACHED) & (beyond | (step >= found.count))
     step = torch.where(beyond, (found.count - 1).expand_as(step), step)
     at = step.clamp(0, found.dt.shape[0] - 1)
     theta = _fraction(wanted, line, moving, found, at, sample)
     # A free time does not move with the end of a step on which it happens to lie: its gradient needs the slope there.
-    ended = beyond if free and theta.requires_grad else beyond | ((times - stop[at, sample]).abs() <= slack)
-    step = torch.where(failed, -2, step)
+    ended = beyond if free and moves(theta) else beyond | ((times - stop[at, sample]).abs() <= slack)
+    step = torch.where(failed | early, -2, step)
     step = torch.where((times - line.start[0]).abs() <= slack, -1, step)
-    return step, torch.where(ended, torch.nan, theta), ~beyond
+    return step, torch.where(ended, torch.nan, theta), ~(beyond | early)
 
 
 def _step_holding(times: Tensor, line: Timeline, found: Found) -> tuple[Tensor, Tensor]:

@@ -12,7 +12,8 @@ from ctrnn import _failure as failure
 from ctrnn import _tree as tree
 from ctrnn._grid import Plan, fixed
 from ctrnn._grid_adaptive import adaptive, timeline
-from ctrnn._march import Noise, Source, march, noise_seeds
+from ctrnn._march import Noise, Source, noise_seeds
+from ctrnn._read_off import read_off
 from ctrnn._search import Found, search
 from ctrnn._stretches import Stretch, number, stretches
 from ctrnn._types import State
@@ -84,7 +85,7 @@ def integrate(
     if noise is not None:
         laid = laid._replace(problem=laid.problem._replace(noise=_noise(run, laid.problem, noise, generator)))
     kept = None if laid.found is None else laid.found.states
-    saved = adjoint.run(laid.problem) if kept is None else _read_off(laid.problem, kept)
+    saved = adjoint.run(laid.problem) if kept is None else read_off(laid.problem, kept)
     trajectory = _trajectory(run, laid, saved)
     if progress is not None:
         progress(1.0)
@@ -231,23 +232,6 @@ def _adaptive(run: Run) -> Laid:
     went = None if report is None else lambda done: report(0.5 + done / 2)
     problem = Problem(step, plan.grid, _rows(run, plan.grid.order), source, None, went)
     return Laid(problem, plan, Stats(found.count, found.rejected, found.evaluations, found.status), found)
-
-
-def _read_off(problem: Problem, states: State) -> list[State]:
-    """What the grid saves, from the states (step + 1, row, *event) of a search; dense output repeats its step."""
-    grid, saved = problem.grid, [problem.x0] if problem.grid.initial else []
-    assert grid.order is not None
-    assert grid.live is not None
-    for k, items in enumerate(grid.saved):
-        rows = grid.order[: grid.live[k]]
-        if any(item.theta is not None for item in items):
-            x = tree.map(lambda leaf, k=k, rows=rows: leaf[k].index_select(0, rows), states)
-            saved += march(problem.step, grid.part(k, k + 1)._replace(initial=False), x, problem.source)[1]
-            continue
-        for item in items:
-            which = rows if item.rows is None else rows[item.rows]
-            saved.append(tree.map(lambda leaf, k=k, which=which: leaf[k + 1].index_select(0, which), states))
-    return saved
 
 
 def _rows(run: Run, order: Tensor | None = None) -> State:

@@ -294,4 +294,5 @@ def _collect(job: _Search) -> Found:
             reached = tree.map(lambda *leaves: torch.cat(leaves), job.states[0], *job.states[1:])
             states = tree.map(lambda leaf, new: leaf.index_put((position + 1, sample), new), states, reached)
     ends = (job.accepted, job.rejected, job.evaluations, job.status, job.failed_at, job.blame)
-    return Found(interval, offset, dt, *ends, states)
+    # no_grad does not stop forward mode: the steps found are numbers, whatever is differentiated.
+    return Found(interval, offset.detach(), dt.detach(), *ends, states)

@@ -4,9 +4,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
-from torch.func import debug_unwrap
 
+from ctrnn._derivative import moves
 from ctrnn.drive import Drive, Function, Sampled
 from ctrnn.steps import At, whole_steps
 
@@ -24,22 +23,6 @@ class Stretch(NamedTuple):
 def number(value: Any) -> float:
     """A time as a number; of times per sample, the longest."""
     return float(value.detach().max()) if isinstance(value, Tensor) else float(value)
-
-
-def moves(value: Any) -> bool:
-    """Whether a derivative is asked for, at any level of torch.func, in reverse or forward mode."""
-    if not isinstance(value, Tensor):
-        return False
-    inner = debug_unwrap(value, recurse=False)
-    return value.requires_grad or has_direction(value) or (inner is not value and moves(inner))
-
-
-def has_direction(value: Tensor) -> bool:
-    """Whether torch.func.jvp, jacfwd or forward_ad is differentiating with respect to it."""
-    try:
-        return unpack_dual(value).tangent is not None
-    except RuntimeError:  # no forward mode at all, or a transform through which one cannot look
-        return False
 
 
 def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:

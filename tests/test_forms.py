@@ -63,6 +63,7 @@ DRIVES = {
     "held": lambda us: ctrnn.Held(us, 0.5),
     "ragged": lambda us: ctrnn.Held(us, 0.5, lengths=torch.tensor([6, 1, 4])),
     "linear": lambda us: ctrnn.Linear(us, 0.5),
+    "function": lambda us: ctrnn.Function(lambda t: torch.sin(3 * t * (1 + torch.arange(2))) * us[0].abs()),
     "own times": lambda us: ctrnn.Held(
         us, edges=torch.rand(7, 3, generator=torch.Generator().manual_seed(3)).cumsum(0)
     ),
@@ -81,7 +82,8 @@ def test_an_adaptive_run_without_gradients_gives_what_one_with_them_gives(kind, 
 
     def run():
         steps = ctrnn.Adaptive(1e-5, 1e-6)
-        return ctrnn.integrate(model, DRIVES[drive](us), x0, steps=steps, solver=solver, save=save, on_failure="return")
+        t_span = (0.0, 2.0) if drive == "function" else None
+        return ctrnn.integrate(model, DRIVES[drive](us), x0, t_span=t_span, steps=steps, solver=solver, save=save)
 
     with torch.no_grad():
         quick = run()
@@ -107,6 +109,17 @@ def test_a_failed_sample_is_nan_in_a_run_without_gradients_too():
         )
     assert torch.isnan(run.xs[..., 0]).tolist() == [[False, False], [False, True]]
     assert torch.allclose(run.xs[:, 0, 0], 1 / (2 - ts), atol=1e-5)
+
+
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_time_before_a_samples_own_start_is_nan_and_masked_by_nothing_else(grad):
+    model = CTRNN(2, 1)
+    edges = torch.tensor([[0.0, 0.5], [1.0, 1.5]])
+    drive = ctrnn.Held(torch.ones(1, 2, 1), edges=edges)
+    with torch.set_grad_enabled(grad):
+        run = ctrnn.integrate(model, drive, steps=ctrnn.Adaptive(), save=ctrnn.At(torch.tensor([0.25, 0.75])))
+    assert torch.isnan(run.xs).any(-1).tolist() == [[False, True], [False, False]]
+    assert run.stats.status.tolist() == [0, 0]
 
 
 def test_tolerances_below_what_the_dtype_resolves_are_pointed_out():

@@ -9,12 +9,22 @@ PACKAGE = Path(__file__).parent.parent / "ctrnn"
 
 # A module imports from its own layer and from those above it in this list.
 LAYERS = (
-    ("_tree", "_types", "_files"),
+    ("_tree", "_types", "_files", "_derivative"),
     ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors"),
     ("solvers", "native"),
     ("_march", "_search"),
     ("adjoints",),
-    ("_check", "_stretches", "_grid", "_grid_adaptive", "_failure", "_integrate", "bidirectional", "compat"),
+    (
+        "_check",
+        "_stretches",
+        "_grid",
+        "_grid_adaptive",
+        "_read_off",
+        "_failure",
+        "_integrate",
+        "bidirectional",
+        "compat",
+    ),
     ("learning", "analysis"),
     ("plots",),
     ("results", "cli", "__main__"),

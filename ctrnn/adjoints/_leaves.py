@@ -12,8 +12,8 @@ from torch.func import debug_unwrap, functional_call
 from torch.overrides import TorchFunctionMode
 
 from ctrnn import _tree as tree
+from ctrnn._derivative import moves
 from ctrnn._march import Source, march
-from ctrnn._stretches import moves
 from ctrnn._types import State
 from ctrnn.adjoints.base import Problem
 from ctrnn.solvers.base import Step

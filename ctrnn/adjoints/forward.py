@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._derivative import has_direction
 from ctrnn._march import march
-from ctrnn._stretches import has_direction
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import Leaves, Run, check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
