@@ -140,6 +140,8 @@ class Relaxation(Model):
     NamedTuple of them, one per part of the state.
     """
 
+    log_ratio: Tensor
+
     def target(self, t: Tensor, x: State, u: Tensor, alpha: Any = 0) -> State:
         """F. Where a later part reads an earlier one inside the same step it reads lerp(x_i, F_i, alpha_i).
 
@@ -168,7 +170,7 @@ class Relaxation(Model):
                 "of them) in its constructor."
             ) from None
         if names == [""]:  # one bare Tensor, as in most networks: this is asked for at every evaluation of the flow
-            return _time_constant(self.tau0, self.log_ratio)
+            return _time_constant(self.get_buffer("tau0"), self.log_ratio)
         return tree.unflatten(
             like, [_time_constant(self.get_buffer(f"tau0{name}"), getattr(self, f"log_ratio{name}")) for name in names]
         )
