@@ -3,6 +3,7 @@ import pytest
 import torch
 from torch import nn
 
+from ctrnn import Bidirectional
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Model, wrap
 from ctrnn.init import Dale, constrain, dale_signs
@@ -338,6 +339,7 @@ def test_frozen_weights_stay_frozen_both_ways():
 
 
 def test_a_class_gives_its_own_twins_only():
+    assert type(Bidirectional.twin_of(nn.GRU(3, 4, bidirectional=True))) is Bidirectional
     assert type(GRU.from_torch(nn.GRUCell(3, 4))) is GRU
     assert type(Stack.from_torch(nn.GRU(3, 4))) is Stack
     for kind, module, twin in (

@@ -116,5 +116,5 @@ def _filled(twin: N, source: Units, **weights: Tensor) -> N:
         twin.tau = source.get_buffer("tau0")
         if isinstance(source.log_ratio, nn.Parameter):
             twin.learn_tau()
-        twin.log_ratio.copy_(source.log_ratio)  # type: ignore[operator, arg-type]
+        twin.log_ratio.copy_(source.log_ratio)
     return twin
