@@ -133,7 +133,14 @@ class _Field(Model):
             object.__setattr__(self, "func", func)  # its parameters are none of integrate's business
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor) -> Tensor:  # type: ignore[override]
-        y = unpack(x.reshape(-1), self.like)
+        # func knows one sample only; dense output asks for several times at once.
+        if x.ndim == 1:
+            return self.one(t, x)
+        return torch.stack([self.one(now, row) for now, row in zip(t.reshape(-1).expand(len(x)), x, strict=True)])
+
+    def one(self, t: Tensor, x: Tensor) -> Tensor:
+        """The slope of one sample (D,)."""
+        y = unpack(x, self.like)
         slope = self.func((self.sign * t).reshape(()).to(x.dtype), y)
         for part, given in zip(_parts(self.like), _parts(slope), strict=True):
             if part.shape != given.shape:
@@ -141,7 +148,7 @@ class _Field(Model):
                     f"func returned a derivative of shape {tuple(given.shape)} for a state of shape "
                     f"{tuple(part.shape)}: give both the same."
                 )
-        return self.sign * pack(slope, x.dtype).reshape(x.shape)
+        return self.sign * pack(slope, x.dtype)
 
 
 def _parts(y: Any) -> tuple[Tensor, ...]:
