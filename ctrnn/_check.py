@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._model_files import class_name
 from ctrnn._stretches import number
 from ctrnn._types import State
 from ctrnn.drive import Drive, Function, Sampled
@@ -102,7 +103,7 @@ def sigma(model: Model, solver: Solver, noise: Any, x0: State) -> None:
     """The standard deviations of the noise."""
     if not isinstance(model, Relaxation):
         raise ValueError(
-            f"noise needs a Relaxation, whose tau sets its scale; {type(model).__name__} is a bare vector field."
+            f"noise needs a Relaxation, whose tau sets its scale; {class_name(model)} is a bare vector field."
         )
     solver.diffusion(solver.prepare(model, 1.0))
     parts, given = [name for name, _ in tree.named(x0)], [name for name, _ in tree.named(tree.spread(noise, x0))]
@@ -149,7 +150,7 @@ def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> No
             )
         if name != "the drive" and not finite(tensor):
             raise ValueError(f"{name} holds NaN or infinite values, {_where(~torch.isfinite(tensor))}: mend them.")
-    if isinstance(steps, Adaptive) and max(steps.rtol, steps.atol) < 4 * torch.finfo(first.dtype).eps:
+    if isinstance(steps, Adaptive) and max(steps.rtol, steps.atol) < 0.5 * torch.finfo(first.dtype).eps:
         warnings.warn(
             f"rtol = {steps.rtol:g} and atol = {steps.atol:g} ask for more than {first.dtype} resolves "
             f"({torch.finfo(first.dtype).eps:.1g}): loosen them, or use model.double().",
@@ -172,7 +173,7 @@ def _inputs(model: Model, drive: Sampled) -> None:
     shape, n_in = tuple(drive.us.shape), drive.us.shape[-1]
     if model.n_in is not None and n_in != model.n_in:
         raise ValueError(
-            f"The drive has {n_in} inputs (last axis of us, shape {shape}), {type(model).__name__} has "
+            f"The drive has {n_in} inputs (last axis of us, shape {shape}), {class_name(model)} has "
             f"n_in={model.n_in}: give us as (time, *batch, {model.n_in})."
         )
     us = drive.us.detach()
@@ -198,7 +199,7 @@ def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size, steps: 
     n_in = u.shape[-1] if u.ndim and model.n_in is None else model.n_in
     if u.shape[-1:] != (n_in,) or u.shape[:-1] not in ((), batch):
         raise ValueError(
-            f"The drive's function returned the shape {tuple(u.shape)} for one time, {type(model).__name__} needs "
+            f"The drive's function returned the shape {tuple(u.shape)} for one time, {class_name(model)} needs "
             f"{(n_in,)} or {(*batch, n_in)}."
         )
 
@@ -230,8 +231,7 @@ def state(model: Model, x0: Any) -> list[int]:
     expected, given = dict(tree.named(like)), dict(tree.named(x0))
     if expected.keys() != given.keys():
         raise TypeError(
-            f"x0 of {type(model).__name__} must be a {_kind(like)}, got a {_kind(x0)}: "
-            "start from model.initial_state()."
+            f"x0 of {class_name(model)} must be a {_kind(like)}, got a {_kind(x0)}: start from model.initial_state()."
         )
     batches = set()
     for name, leaf in given.items():

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._march import march
+from ctrnn._model_files import class_name
 from ctrnn._search import Found
 from ctrnn._stretches import number
 from ctrnn.adjoints.base import Problem
@@ -54,7 +55,7 @@ def error(problem: Problem, found: Found | None, batch: torch.Size, trajectory: 
     sample = tuple(int(i) for i in torch.unravel_index(torch.tensor(first), batch)) if batch else ()
     who = f" of sample {sample[0] if len(sample) == 1 else sample}" if sample else ""
     which = f", part {where.part!r} of the state" if where.part else ""
-    name = type(problem.step.model).__name__
+    name = class_name(problem.step.model)
     message = f"{name} stopped at t = {where.t:g}, step {where.step}{who}{which}: {knob}."
     failed = int((status > 0).sum())
     if failed > 1:

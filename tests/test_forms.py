@@ -131,3 +131,14 @@ def test_tolerances_below_what_the_dtype_resolves_are_pointed_out():
 def test_noise_on_a_bare_vector_field_is_refused_by_name():
     with pytest.raises(ValueError, match="Lorenz is a bare vector field"):
         ctrnn.integrate(ctrnn.Lorenz(), t_span=(0.0, 1.0), dt=0.1, noise=0.1)
+
+
+def test_a_constrained_network_is_named_in_messages_as_its_author_named_it():
+    model = ctrnn.MTRNN({"fast": (2, 2.0), "slow": (2, 8.0)}, 3)
+    with pytest.raises(ValueError, match=r"us, shape \(5, 1\)\), MTRNN has n_in=3"):
+        ctrnn.integrate(model, torch.zeros(5, 1), dt=1.0)
+
+
+def test_torchdiffeqs_default_tolerances_are_fine_in_float32():
+    y = ctrnn.odeint(lambda t, y: -y, torch.ones(2, dtype=torch.float32), torch.linspace(0, 1, 3, dtype=torch.float32))
+    assert torch.allclose(y[-1], torch.exp(torch.tensor(-1.0)).float(), atol=1e-6)

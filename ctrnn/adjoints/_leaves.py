@@ -14,6 +14,7 @@ from torch.overrides import TorchFunctionMode
 from ctrnn import _tree as tree
 from ctrnn._derivative import moves
 from ctrnn._march import Source, march
+from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.adjoints.base import Problem
 from ctrnn.solvers.base import Step
@@ -160,7 +161,7 @@ def check_closed(run: Run, leaves: Leaves, again: bool = True) -> None:
                 "Parameter or buffer of the model, give the drive as samples (Held, Linear, Cubic), or use "
                 "adjoint=Backprop()."
             )
-    name = type(run.problem.step.model).__name__
+    name = class_name(run.problem.step.model)
     tried = probe(lambda: first(needed)[0], device)
     _check_tried(tried, name, again)
     if any(leaf.requires_grad for leaf in tree.leaves(tried.result)):

@@ -6,6 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 from torch import Tensor, nn
 
 from ctrnn import _tree as tree
+from ctrnn._model_files import class_name
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model, Relaxation
 from ctrnn.steps import Adaptive
@@ -107,7 +108,7 @@ def relaxation(model: Model, solver: Solver) -> Relaxation:
     """`model`, if it is a Relaxation."""
     if not isinstance(model, Relaxation):
         raise TypeError(
-            f"{solver} needs a Relaxation (tau dx/dt = F - x), {type(model).__name__} is a bare vector field: "
+            f"{solver} needs a Relaxation (tau dx/dt = F - x), {class_name(model)} is a bare vector field: "
             "use Euler(), RK4() or Tsit5()."
         )
     return model

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.func import jvp, vmap
 
 from ctrnn import _tree as tree
+from ctrnn._model_files import class_name
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model
 from ctrnn.solvers.base import Attempt, EmbeddedSolver, value
@@ -89,7 +90,7 @@ class Rodas4(EmbeddedSolver):
             slope, drift, jacobian = _linearise(field, start)
         except (RuntimeError, NotImplementedError) as error:
             raise TypeError(
-                f"{self} needs the Jacobian of {type(model).__name__} and torch.func could not give it ({error}): "
+                f"{self} needs the Jacobian of {class_name(model)} and torch.func could not give it ({error}): "
                 "write its forward with differentiable torch operations, or use an explicit solver such as Tsit5()."
             ) from error
         eye = torch.eye(start.shape[-1], dtype=start.dtype, device=start.device)
