@@ -23,7 +23,10 @@ class Record(NamedTuple):
 
 
 class Metrics:
-    """A file of JSON lines. A line is written in one piece: however the process ends, the lines before are whole."""
+    """A file of JSON lines, one write each: however the process ends, all lines before the last are whole.
+
+    The system may cut the last one where it crosses a page; a resumed training drops what is cut and goes on behind it.
+    """
 
     def __init__(self, path: str | os.PathLike, update: int) -> None:
         """Keep what the file says up to `update`, drop the rest (0: start afresh), and write on.
