@@ -28,8 +28,8 @@ class Distribution:
 
 
 @dataclass(frozen=True)
-class Uniform(Distribution):
-    """dt uniform on [low, high)."""
+class _Between(Distribution):
+    """Steps on [low, high)."""
 
     low: float
     high: float
@@ -44,28 +44,19 @@ class Uniform(Distribution):
     @property
     def shortest(self) -> float:
         return self.low
+
+
+@dataclass(frozen=True)
+class Uniform(_Between):
+    """dt uniform on [low, high)."""
 
     def draw(self, generator: Generator) -> float:
         return self.low + (self.high - self.low) * _unit(generator)
 
 
 @dataclass(frozen=True)
-class LogUniform(Distribution):
+class LogUniform(_Between):
     """log dt uniform on [log low, log high)."""
-
-    low: float
-    high: float
-
-    def __post_init__(self) -> None:
-        _check_range(self, self.low, self.high)
-
-    @property
-    def longest(self) -> float:
-        return self.high
-
-    @property
-    def shortest(self) -> float:
-        return self.low
 
     def draw(self, generator: Generator) -> float:
         # Clamped, as exp(log(high)) may round above high.
