@@ -160,7 +160,7 @@ def peaks(names: list[str], lengths: list[int], units: int, batch: int, seed: in
     report, found = progress(len(points), "memory"), []
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as probe:
         for line in probe.stdout or ():
-            found.append(int(line) / 1024)
+            found.append(max(int(line), 4) / 1024)  # memory comes in pages of 4 KiB: less cannot be told from none
             report(len(found))
     if probe.returncode:
         raise RuntimeError("The process that measures memory failed; its message stands above.")
