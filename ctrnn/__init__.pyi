@@ -38,6 +38,8 @@ from .models import BeerCTRNN as BeerCTRNN
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
 from .models import Henon as Henon
+from .models import Jordan as Jordan
+from .models import JordanState as JordanState
 from .models import LinearSystem as LinearSystem
 from .models import Lorenz as Lorenz
 from .models import LSTMState as LSTMState

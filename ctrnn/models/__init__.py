@@ -10,6 +10,8 @@ from ctrnn.models.gated import LSTM as LSTM
 from ctrnn.models.gated import Elman as Elman
 from ctrnn.models.gated import LSTMState as LSTMState
 from ctrnn.models.gated import PaperGRU as PaperGRU
+from ctrnn.models.jordan import Jordan as Jordan
+from ctrnn.models.jordan import JordanState as JordanState
 from ctrnn.models.mtrnn import MTRNN as MTRNN
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN

@@ -19,6 +19,11 @@ def retanh(x: Tensor) -> Tensor:
     return torch.relu(torch.tanh(x))
 
 
+def softmax(x: Tensor) -> Tensor:
+    """F(x)_i = exp x_i / sum_j exp x_j over the last axis: probabilities of labels."""
+    return torch.softmax(x, -1)
+
+
 NAMES: dict[str, Activation] = {
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -26,6 +31,7 @@ NAMES: dict[str, Activation] = {
     "softplus": F.softplus,
     "identity": identity,
     "retanh": retanh,
+    "softmax": softmax,
 }
 
 
