@@ -8,5 +8,7 @@ from .labels import best_path as best_path
 from .labels import edit_distance as edit_distance
 from .primitives import TwoScalePrimitives as TwoScalePrimitives
 from .sine import SineGeneration as SineGeneration
+from .slots import FlightQueries as FlightQueries
+from .slots import Sentence as Sentence
 from .trials import Task as Task
 from .trials import Trials as Trials
