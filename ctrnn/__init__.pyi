@@ -13,6 +13,7 @@ from .adjoints import Backsolve as Backsolve
 from .adjoints import BacksolveWarning as BacksolveWarning
 from .adjoints import Forward as Forward
 from .adjoints import Recompute as Recompute
+from .adjoints import Truncated as Truncated
 from .bidirectional import Bidirectional as Bidirectional
 from .bidirectional import BidirectionalState as BidirectionalState
 from .compat import odeint as odeint
@@ -49,6 +50,7 @@ from .models import Robertson as Robertson
 from .models import Rossler as Rossler
 from .models import Stack as Stack
 from .models import StackState as StackState
+from .models import UnitDelay as UnitDelay
 from .models import VanDerPol as VanDerPol
 from .solvers import ETD2RK as ETD2RK
 from .solvers import RK4 as RK4

@@ -7,3 +7,4 @@ from ctrnn.adjoints.base import Adjoint as Adjoint
 from ctrnn.adjoints.base import Problem as Problem
 from ctrnn.adjoints.forward import Forward as Forward
 from ctrnn.adjoints.recompute import Recompute as Recompute
+from ctrnn.adjoints.truncated import Truncated as Truncated

@@ -5,6 +5,7 @@ from ctrnn.models.conversion import beer_to_voltage as beer_to_voltage
 from ctrnn.models.conversion import rate_to_voltage as rate_to_voltage
 from ctrnn.models.conversion import voltage_to_beer as voltage_to_beer
 from ctrnn.models.conversion import voltage_to_rate as voltage_to_rate
+from ctrnn.models.delay import UnitDelay as UnitDelay
 from ctrnn.models.gated import GRU as GRU
 from ctrnn.models.gated import LSTM as LSTM
 from ctrnn.models.gated import Elman as Elman

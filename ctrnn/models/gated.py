@@ -145,8 +145,19 @@ class TorchCell(Cell, TorchTwin):
 class Elman(TorchCell):
     """tau dh/dt = f(W_in u + b_in + W_rec h + b_rec) - h.
 
-    Elman (1990), Cognitive Science 14:179-211, with torch's tanh or relu for his logistic units; at dt = tau it is
-    `nn.RNNCell`. `activation` is any function, but torch has tanh and relu only. State h: (*batch, n).
+    The simple recurrent network of Elman (1990), Cognitive Science 14:179-211; at dt = tau with tanh or relu it is
+    `nn.RNNCell`. His own units were logistic and his context began at one half:
+    `Elman(n, n_in, n_out, activation=torch.sigmoid, initial=0.5)`; `adjoint=Truncated(1)` trains it as he did, and
+    his output units are the logistic function of the readout.
+
+    Without n_out it is the fully recurrent network of Williams & Zipser (1989), in which every unit sees all units and
+    inputs and some of the units are the outputs: `ys[..., :k]`.
+
+    Args, besides those of `Cell`:
+        activation: f, any function; torch has tanh and relu only.
+        initial: h at the start of a run that is given no x0, for all units.
+
+    State h: (*batch, n).
     """
 
     blocks = 1
@@ -161,18 +172,27 @@ class Elman(TorchCell):
         *,
         tau: Any = 1.0,
         activation: Activation = torch.tanh,
+        initial: float = 0.0,
         bias: bool = True,
         learn_tau: bool = False,
         generator: Generator | None = None,
     ) -> None:
         super().__init__(n, n_in, n_out, tau=tau, bias=bias, learn_tau=learn_tau, generator=generator)
-        self.activation = checked(activation)
+        self.activation, self.initial = checked(activation), float(initial)
 
     def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
         """F = f(W_in u + b_in + W_rec h + b_rec)."""
         return self.activation(F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in, self.b_in))
 
+    def initial_state(self, *batch: int) -> Vector:
+        return torch.full_like(super().initial_state(*batch), self.initial)
+
     def torch_options(self) -> dict[str, Any]:
+        if self.initial != 0:
+            raise ValueError(
+                f"torch's networks start at 0, not at {self.initial:g}: pass it as hx, and build the "
+                "Elman without `initial`."
+            )
         for activation in (torch.tanh, torch.relu):
             if self.activation is activation:
                 return {"nonlinearity": name_of(activation)}
@@ -184,7 +204,7 @@ class Elman(TorchCell):
 
     @property
     def config(self) -> dict[str, Any]:
-        return super().config | {"activation": name_of(self.activation)}
+        return super().config | {"activation": name_of(self.activation), "initial": self.initial}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
