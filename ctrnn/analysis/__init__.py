@@ -1,5 +1,19 @@
-"""What a network does, and why: linearisation, fixed points and Lyapunov exponents."""
+"""What a network does, and why: linearisation, fixed points, Lyapunov exponents, branches of equilibria and cycles."""
 
+from ctrnn.analysis._arclength import ContinuationError as ContinuationError
+from ctrnn.analysis._arclength import Stride as Stride
+from ctrnn.analysis.continuation import Branch as Branch
+from ctrnn.analysis.continuation import BranchPoint as BranchPoint
+from ctrnn.analysis.continuation import Fold as Fold
+from ctrnn.analysis.continuation import Hopf as Hopf
+from ctrnn.analysis.continuation import continue_equilibria as continue_equilibria
+from ctrnn.analysis.cycles import CycleBranch as CycleBranch
+from ctrnn.analysis.cycles import CycleFold as CycleFold
+from ctrnn.analysis.cycles import Orbit as Orbit
+from ctrnn.analysis.cycles import PeriodDoubling as PeriodDoubling
+from ctrnn.analysis.cycles import Torus as Torus
+from ctrnn.analysis.cycles import continue_cycles as continue_cycles
+from ctrnn.analysis.cycles import simulated_orbit as simulated_orbit
 from ctrnn.analysis.fixed_points import FixedPoints as FixedPoints
 from ctrnn.analysis.fixed_points import fixed_points as fixed_points
 from ctrnn.analysis.linearise import jacobian as jacobian

@@ -123,7 +123,8 @@ def _levenberg_marquardt(
 def _select(x: Tensor, speed: Tensor, starts: Tensor, tol: float, unique: float, reach: float) -> Tensor:
     """Indices of the converged points, each once and none far outside the starts."""
     centre = starts.mean(0)
-    spread = (starts - centre).norm(dim=-1).max().clamp(min=1e-12)
+    # A single start says nothing about how far is far.
+    spread = (starts - centre).norm(dim=-1).max().clamp(min=1e-12) if len(starts) > 1 else starts.new_tensor(torch.inf)
     good = (speed < tol) & ((x - centre).norm(dim=-1) <= reach * spread)
     candidates = good.nonzero()[:, 0]
     candidates = candidates[speed[candidates].argsort()]
