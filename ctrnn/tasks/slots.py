@@ -14,7 +14,7 @@ LABELS = ("O", *(f"{mark}-{slot}" for slot, mark in product(SLOTS, "BI")))
 CITIES = ("from", "to", "stop")
 
 # A name in angle brackets stands for one of its lines, one in braces is a slot. In a "left" sentence the verb stands
-# six or more words before the time that it decides on, in a "right" one seven or more words behind the city.
+# six or more words before the time that it decides on, in a "right" one six or more words behind the city.
 GRAMMAR: dict[str, tuple[str, ...]] = {
     "near": (
         "<ask> flights from {from} to {to} <more>",
@@ -54,11 +54,11 @@ GRAMMAR: dict[str, tuple[str, ...]] = {
         "well rested on {date}",
     ),
     "which": (
-        "on {airline} with seats left",
-        "on {date} with free seats",
-        "with seats for a family",
-        "with a meal on board",
-        "i could still book",
+        "with seats left",
+        "with free seats on {date}",
+        "on {airline} with meals",
+        "for a small family",
+        "i could book",
     ),
     "airline": (
         "delta",
@@ -98,10 +98,10 @@ class FlightQueries:
     """words -> labels such as O B-from O B-to: which words of a question fill which slot.
 
     Made for this package in the manner of ATIS (Hemphill, Godfrey & Doddington 1990), of which it holds not one
-    sentence: scores on one say nothing about scores on the other. Half the sentences are "near": a window of three
-    words to either side of a slot decides what it is ("denver from boston", "flights denver to boston"). In a "left"
-    one the verb that tells a time of arrival from one of departure stands before that window, in a "right" one the verb
-    that tells a destination from an origin stands behind it ("denver flights with a meal on board that land at noon").
+    sentence: scores on one say nothing about scores on the other. In a third of the sentences, the "near" ones, a
+    window of three words to either side of a slot decides what it is ("denver from boston"). In a "left" one the verb
+    that tells a time of arrival from one of departure stands before that window, in a "right" one the verb that tells
+    a destination from an origin stands behind it ("denver flights for a small family that land at noon").
 
     cities: at least three names of one to three words, none of them a word of the grammar.
 
@@ -121,10 +121,9 @@ class FlightQueries:
             require(not taken, f"the city {city!r} holds {', '.join(sorted(taken))}, of which the sentences are made")
 
     def sentences(self, n: int, generator: torch.Generator | None = None) -> list[Sentence]:
-        """n sentences, half of them near, a quarter left and a quarter right."""
+        """n sentences, near, left and right ones equally likely."""
         generator = source(n, generator)
-        contexts = ("near", *CONTEXTS)
-        return [self._sentence(contexts[_pick(len(contexts), generator)], generator) for _ in range(n)]
+        return [self._sentence(CONTEXTS[_pick(len(CONTEXTS), generator)], generator) for _ in range(n)]
 
     def _sentence(self, context: str, generator: torch.Generator) -> Sentence:
         order = torch.randperm(len(self.cities), generator=generator)[:3].tolist()
