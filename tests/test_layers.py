@@ -25,7 +25,7 @@ LAYERS = (
         "bidirectional",
         "compat",
     ),
-    ("learning", "analysis"),
+    ("learning", "analysis", "decoding"),
     ("plots",),
     ("results", "cli", "__main__"),
 )

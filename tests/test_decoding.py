@@ -1,0 +1,143 @@
+from collections import defaultdict
+from itertools import pairwise, product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctrnn.decoding import best_path, collapse, prefix_search, viterbi
+
+
+def posteriors(seed, n_time, n_labels, sharp=1.0):
+    scores = sharp * torch.randn(n_time, n_labels, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
+    return scores.log_softmax(-1)
+
+
+def by_enumeration(table):
+    """Probability of every labelling: the sum over all its paths."""
+    total = defaultdict(float)
+    for path in product(range(table.shape[1]), repeat=len(table)):
+        total[collapse(path)] += float(table[range(len(table)), path].sum().exp())
+    return total
+
+
+def log_probability(table, labels):
+    loss = F.ctc_loss(
+        table.unsqueeze(1),
+        torch.tensor([labels], dtype=torch.long).reshape(1, -1),
+        torch.tensor([len(table)]),
+        torch.tensor([len(labels)]),
+        reduction="none",
+    )
+    return -float(loss[0])
+
+
+def test_repeats_become_one_label_and_blanks_separate_them():
+    assert collapse([0, 1, 1, 0, 1, 2, 2, 0]) == (1, 1, 2)
+    assert collapse([]) == ()
+    assert collapse([1, 1, 2], blank=2) == (1,)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    seed=st.integers(0, 10**6), n_time=st.integers(1, 6), n_labels=st.integers(2, 4), sharp=st.sampled_from([0.3, 2])
+)
+def test_prefix_search_finds_the_likeliest_of_all_labellings(seed, n_time, n_labels, sharp):
+    table = posteriors(seed, n_time, n_labels, sharp)
+    total = by_enumeration(table)
+    found = prefix_search(table, section=None)
+    assert total[found.labels] == pytest.approx(max(total.values()), rel=1e-12)
+    assert found.log_probability == pytest.approx(log_probability(table, found.labels), abs=1e-10)
+
+
+def test_the_probabilities_of_torchs_loss_are_sums_over_paths():
+    table = posteriors(3, 5, 3)
+    for labels, probability in by_enumeration(table).items():
+        assert log_probability(table, labels) == pytest.approx(torch.tensor(probability).log().item(), abs=1e-10)
+
+
+def test_the_best_path_need_not_be_the_best_labelling():
+    # Graves et al. (2006), figure 2: two samples, blank 0.7 and 0.6; 'a' has 0.58 in all, the best path says nothing.
+    table = torch.tensor([[0.7, 0.3], [0.6, 0.4]], dtype=torch.float64).log()
+    assert best_path(table.unsqueeze(1)) == [()]
+    found = prefix_search(table, section=None)
+    assert found.labels == (1,)
+    assert found.log_probability == pytest.approx(torch.tensor(0.58).log().item(), abs=1e-7)
+
+
+def test_best_path_reads_each_sequence_up_to_its_length():
+    table = F.one_hot(torch.tensor([[1, 1, 0, 2], [2, 0, 2, 1]]).T, 3).double().clamp_min(1e-9).log()
+    assert best_path(table) == [(1, 2), (2, 2, 1)]
+    assert best_path(table, lengths=torch.tensor([2, 0])) == [(1,), ()]
+
+
+def test_long_sequences_do_not_underflow_and_certain_blanks_cut_them():
+    table = posteriors(0, 300, 5, sharp=8.0)
+    table[::5] = torch.tensor([1 - 4e-6, 1e-6, 1e-6, 1e-6, 1e-6], dtype=torch.float64).log()
+    found = prefix_search(table)
+    assert len(found.labels) > 100
+    whole = log_probability(table, found.labels)
+    assert found.log_probability <= whole + 1e-9
+    assert whole - found.log_probability < 1.0
+
+
+def test_no_labelling_found_otherwise_is_likelier_than_the_exact_one():
+    for seed in range(10):
+        table = posteriors(seed, 14, 5, sharp=3.0)
+        table[::5] = torch.tensor([1 - 4e-6, 1e-6, 1e-6, 1e-6, 1e-6], dtype=torch.float64).log()
+        exact = prefix_search(table, section=None).log_probability
+        for other in (best_path(table.unsqueeze(1))[0], prefix_search(table).labels):
+            assert log_probability(table, other) <= exact + 1e-12
+
+
+def test_zero_probabilities_are_no_trouble():
+    table = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=torch.float64).log()
+    found = prefix_search(table, section=None)
+    assert found.labels == (1, 2)
+    assert found.log_probability == pytest.approx(0.0, abs=1e-12)
+
+
+def test_a_search_without_end_says_so():
+    with pytest.raises(RuntimeError, match="best_path"):
+        prefix_search(posteriors(0, 60, 12, sharp=0.1), section=None, most=5)
+
+
+def test_wrong_tables_are_refused_with_the_reason():
+    with pytest.raises(ValueError, match="log_softmax"):
+        prefix_search(torch.randn(4, 3).abs())
+    with pytest.raises(ValueError, match="time, label"):
+        prefix_search(posteriors(0, 4, 3).unsqueeze(1))
+    with pytest.raises(ValueError, match="blank = 3"):
+        best_path(posteriors(0, 4, 3).unsqueeze(1), blank=3)
+    with pytest.raises(ValueError, match="between 0 and 4"):
+        best_path(posteriors(0, 4, 3).unsqueeze(1), lengths=torch.tensor([5]))
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), n_time=st.integers(1, 5), n=st.integers(1, 4))
+def test_viterbi_finds_the_best_of_all_paths(seed, n_time, n):
+    draw = torch.Generator().manual_seed(seed)
+    scores = torch.randn(n_time, 2, n, dtype=torch.float64, generator=draw)
+    transitions, initial = (torch.randn(*s, dtype=torch.float64, generator=draw) for s in ((n, n), (n,)))
+    found = viterbi(scores, transitions, initial)
+    for row in range(2):
+
+        def score(path, row=row):
+            moves = sum(float(transitions[b, a]) for a, b in pairwise(path))
+            return float(initial[path[0]]) + sum(float(scores[t, row, s]) for t, s in enumerate(path)) + moves
+
+        best = max(product(range(n), repeat=n_time), key=score)
+        assert tuple(found[:, row].tolist()) == best
+
+
+def test_a_forbidden_transition_is_not_taken():
+    scores = torch.tensor([[1.0, 0], [0, 1.0], [1.0, 0]])
+    never = torch.tensor([[0, -torch.inf], [0, 0]])  # from state 1 back to state 0
+    assert viterbi(scores, torch.zeros(2, 2)).tolist() == [0, 1, 0]
+    assert viterbi(scores, never).tolist() == [0, 0, 0]
+    with pytest.raises(ValueError, match="-inf"):
+        viterbi(scores, torch.full((2, 2), -torch.inf))
+    with pytest.raises(ValueError, match="transitions"):
+        viterbi(scores, torch.zeros(3, 3))
