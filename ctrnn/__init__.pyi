@@ -34,8 +34,11 @@ from .errors import StepSizeUnderflow as StepSizeUnderflow
 from .models import CTRNN as CTRNN
 from .models import GRU as GRU
 from .models import LSTM as LSTM
+from .models import LSTM1997 as LSTM1997
+from .models import LSTM2000 as LSTM2000
 from .models import MTRNN as MTRNN
 from .models import BeerCTRNN as BeerCTRNN
+from .models import BlockState as BlockState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
 from .models import Henon as Henon
@@ -45,6 +48,7 @@ from .models import LinearSystem as LinearSystem
 from .models import Lorenz as Lorenz
 from .models import LSTMState as LSTMState
 from .models import PaperGRU as PaperGRU
+from .models import PeepholeLSTM as PeepholeLSTM
 from .models import RateRNN as RateRNN
 from .models import Robertson as Robertson
 from .models import Rossler as Rossler

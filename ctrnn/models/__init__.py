@@ -13,6 +13,10 @@ from ctrnn.models.gated import LSTMState as LSTMState
 from ctrnn.models.gated import PaperGRU as PaperGRU
 from ctrnn.models.jordan import Jordan as Jordan
 from ctrnn.models.jordan import JordanState as JordanState
+from ctrnn.models.memory_blocks import LSTM1997 as LSTM1997
+from ctrnn.models.memory_blocks import LSTM2000 as LSTM2000
+from ctrnn.models.memory_blocks import BlockState as BlockState
+from ctrnn.models.memory_blocks import PeepholeLSTM as PeepholeLSTM
 from ctrnn.models.mtrnn import MTRNN as MTRNN
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN
