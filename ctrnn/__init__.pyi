@@ -52,6 +52,7 @@ from .models import PeepholeLSTM as PeepholeLSTM
 from .models import RateRNN as RateRNN
 from .models import Robertson as Robertson
 from .models import Rossler as Rossler
+from .models import SecondOrder as SecondOrder
 from .models import Stack as Stack
 from .models import StackState as StackState
 from .models import UnitDelay as UnitDelay

@@ -21,6 +21,7 @@ from ctrnn.models.mtrnn import MTRNN as MTRNN
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN
 from ctrnn.models.rate import RateRNN as RateRNN
+from ctrnn.models.second_order import SecondOrder as SecondOrder
 from ctrnn.models.stack import Stack as Stack
 from ctrnn.models.stack import StackState as StackState
 from ctrnn.models.textbook import FitzHughNagumo as FitzHughNagumo

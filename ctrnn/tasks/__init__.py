@@ -1,5 +1,7 @@
 """Tasks: batches of trials whose events live in physical time, so that the same trials exist at any dt."""
 
+from .automata import TOMITA as TOMITA
+from .automata import Automaton as Automaton
 from .context import ContextIntegration as ContextIntegration
 from .delayed_match import DelayedMatch as DelayedMatch
 from .digits import DigitStrings as DigitStrings

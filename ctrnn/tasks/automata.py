@@ -1,0 +1,79 @@
+"""Finite automata, and the seven regular languages on which recurrent networks have been compared since 1982."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Int
+from torch import Tensor
+
+from .draws import require
+
+
+@dataclass(frozen=True)
+class Automaton:
+    """s_{t+1} = transitions[s_t][symbol_t]: a deterministic finite automaton.
+
+    Args:
+        transitions: for every state the next state after each symbol.
+        accepting: the states in which a string may end.
+        start: the state before the first symbol.
+
+    Raises:
+        ValueError: a state does not exist, or the rows differ in length.
+    """
+
+    transitions: tuple[tuple[int, ...], ...]
+    accepting: tuple[int, ...]
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        n = len(self.transitions)
+        require(n > 0 and len(self.transitions[0]) > 0, "an automaton has at least one state and one symbol")
+        require(len({len(row) for row in self.transitions}) == 1, "every state needs one next state for every symbol")
+        for state in (*(s for row in self.transitions for s in row), *self.accepting, self.start):
+            require(0 <= state < n, f"state {state} does not exist: there are states 0 to {n - 1}")
+
+    @property
+    def n_states(self) -> int:
+        return len(self.transitions)
+
+    @property
+    def n_symbols(self) -> int:
+        return len(self.transitions[0])
+
+    def states(self, symbols: Int[Tensor, "time *batch"]) -> Int[Tensor, "time *batch"]:
+        """The state after each symbol.
+
+        Raises:
+            ValueError: a symbol does not exist.
+        """
+        if symbols.numel() and not bool(((symbols >= 0) & (symbols < self.n_symbols)).all()):
+            raise ValueError(f"symbols must be numbers from 0 to {self.n_symbols - 1}.")
+        table = torch.tensor(self.transitions)
+        state = torch.full(symbols.shape[1:], self.start)
+        visited = [state := table[state, symbol] for symbol in symbols]
+        return torch.stack(visited) if visited else symbols.new_empty(symbols.shape)
+
+    def accepts(self, states: Int[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        """Whether a string that has led to this state belongs to the language."""
+        return torch.isin(states, torch.tensor(self.accepting, dtype=states.dtype))
+
+    def recognises(self, string: Sequence[int]) -> bool:
+        """Whether one whole string, possibly empty, belongs to the language."""
+        state = self.start
+        for symbol in string:
+            state = self.transitions[state][symbol]
+        return state in self.accepting
+
+
+# Tomita (1982), Proc. 4th Annual Conference of the Cognitive Science Society, 105-108; symbols 0 and 1.
+TOMITA: dict[int, Automaton] = {
+    1: Automaton(((1, 0), (1, 1)), (0,)),  # 1*
+    2: Automaton(((2, 1), (0, 2), (2, 2)), (0,)),  # (10)*
+    3: Automaton(((0, 1), (2, 0), (3, 4), (2, 1), (4, 4)), (0, 1, 3)),  # no odd run of 0s behind an odd run of 1s
+    4: Automaton(((1, 0), (2, 0), (3, 0), (3, 3)), (0, 1, 2)),  # no 000
+    5: Automaton(((1, 2), (0, 3), (3, 0), (2, 1)), (0,)),  # even numbers of 0s and of 1s
+    6: Automaton(((2, 1), (0, 2), (1, 0)), (0,)),  # as many 1s as 0s, modulo 3
+    7: Automaton(((0, 1), (2, 1), (2, 3), (4, 3), (4, 4)), (0, 1, 2, 3)),  # 0*1*0*1*
+}
