@@ -27,6 +27,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 import ctrnn
 from ctrnn import learning, plots
+from ctrnn.decoding import best_path
 from ctrnn.init import log_uniform_tau
 from ctrnn.learning import Fitted, LogUniform
 from ctrnn.models import GRU, RateRNN
@@ -35,7 +36,6 @@ from ctrnn.results import Claim, Result, main, progress
 from ctrnn.solvers import RK4, Iterate, Solver
 from ctrnn.tasks import DigitStrings, Trials
 from ctrnn.tasks.digits import COLUMNS, images
-from ctrnn.tasks.labels import best_path
 from ctrnn.tasks.trials import HasOutputs, Outputs
 
 DT = 1.0  # time in units of one column; the longest step

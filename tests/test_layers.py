@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "ctrnn"
 # A module imports from its own layer and from those above it in this list.
 LAYERS = (
     ("_tree", "_types", "_files", "_derivative"),
-    ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors"),
+    ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors", "decoding"),
     ("solvers", "native"),
     ("_march", "_search"),
     ("adjoints",),
@@ -25,7 +25,7 @@ LAYERS = (
         "bidirectional",
         "compat",
     ),
-    ("learning", "analysis", "decoding"),
+    ("learning", "analysis"),
     ("plots",),
     ("results", "cli", "__main__"),
 )

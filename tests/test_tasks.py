@@ -11,6 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrnn.decoding import best_path
 from ctrnn.tasks import (
     ContextIntegration,
     DelayedMatch,
@@ -18,7 +19,6 @@ from ctrnn.tasks import (
     FlipFlop,
     SineGeneration,
     Task,
-    best_path,
     edit_distance,
 )
 from ctrnn.tasks.digits import images, split_indices

@@ -2,6 +2,5 @@
 
 from ctrnn.decoding.ctc import Labelling as Labelling
 from ctrnn.decoding.ctc import best_path as best_path
-from ctrnn.decoding.ctc import collapse as collapse
 from ctrnn.decoding.ctc import prefix_search as prefix_search
 from ctrnn.decoding.viterbi import viterbi as viterbi

@@ -18,33 +18,24 @@ class Labelling(NamedTuple):
     log_probability: float
 
 
-def collapse(path: list[int] | tuple[int, ...], blank: int = 0) -> tuple[int, ...]:
-    """B(path): repeated labels become one, then blanks go (Graves et al. 2006, section 3.1)."""
-    return tuple(k for i, k in enumerate(path) if k != blank and (i == 0 or k != path[i - 1]))
-
-
 def best_path(
-    log_posteriors: Float[Tensor, "time batch label"], *, lengths: Int[Tensor, " batch"] | None = None, blank: int = 0
-) -> list[tuple[int, ...]]:
-    """The labelling of the likeliest path of each sequence (Graves et al. 2006, eq. 4).
+    scores: Float[Tensor, "time batch label"], lengths: Int[Tensor, "batch"] | None = None, blank: int = 0
+) -> Int[Tensor, "batch string"]:
+    """The likeliest label at each sample, repetitions merged, blanks dropped.
 
-    Fast, and not always the likeliest labelling: that one adds up all its paths.
-
-    Args:
-        log_posteriors: logarithms of the probabilities of every label and the blank (time, batch, label).
-        lengths: samples that each sequence has; None: all of them.
-        blank: the number that stands for "nothing new".
-
-    Raises:
-        ValueError: a shape does not fit, or there is no such label as `blank`.
+    Best-path decoding of CTC outputs (Graves, Fernandez, Gomez & Schmidhuber 2006); it need not find the likeliest
+    string, which adds up all its paths. Samples from `lengths` on are not read. Strings are padded at the end with -1.
     """
-    _check(log_posteriors, 3, blank)
-    n_time, n_batch, _ = log_posteriors.shape
-    stops = [n_time] * n_batch if lengths is None else lengths.tolist()
-    if len(stops) != n_batch or any(not 0 <= stop <= n_time for stop in stops):
-        raise ValueError(f"lengths {stops} must be {n_batch} numbers between 0 and {n_time}, the number of samples.")
-    paths = log_posteriors.argmax(-1).T.tolist()
-    return [collapse(path[:stop], blank) for path, stop in zip(paths, stops, strict=True)]
+    path = scores.argmax(-1)
+    previous = torch.cat([torch.full_like(path[:1], blank), path[:-1]])
+    keep = (path != blank) & (path != previous)
+    if lengths is not None:
+        keep &= torch.arange(len(path), device=path.device)[:, None] < lengths
+    place = keep.cumsum(0)
+    strings = path.new_full((path.shape[1], int(place[-1].max())), -1)
+    sample, row = keep.nonzero(as_tuple=True)
+    strings[row, place[sample, row] - 1] = path[sample, row]
+    return strings
 
 
 def prefix_search(
@@ -74,7 +65,7 @@ def prefix_search(
         ValueError: a shape does not fit, or there is no such label as `blank`.
         RuntimeError: `most` prefixes were extended and the search had not ended.
     """
-    _check(log_posteriors, 2, blank)
+    _check(log_posteriors, blank)
     table = log_posteriors.detach().to("cpu", torch.float64).numpy()
     pieces = [table]
     if section is not None:
@@ -151,10 +142,12 @@ def _log_one_minus(b: float) -> float:
     return float(np.log(-np.expm1(b))) if b < 0 else NEVER
 
 
-def _check(log_posteriors: Tensor, axes: int, blank: int) -> None:
-    if log_posteriors.ndim != axes:
-        names = "(time, batch, label)" if axes == 3 else "(time, label), one sequence"
-        raise ValueError(f"log_posteriors must have the axes {names}, got the shape {tuple(log_posteriors.shape)}.")
+def _check(log_posteriors: Tensor, blank: int) -> None:
+    if log_posteriors.ndim != 2:
+        raise ValueError(
+            "log_posteriors are those of one sequence, (time, label); these have the shape "
+            f"{tuple(log_posteriors.shape)}."
+        )
     n_labels = log_posteriors.shape[-1]
     if not 0 <= blank < n_labels:
         raise ValueError(f"blank = {blank}, but there are labels 0 to {n_labels - 1}.")

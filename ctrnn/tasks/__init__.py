@@ -6,7 +6,6 @@ from .context import ContextIntegration as ContextIntegration
 from .delayed_match import DelayedMatch as DelayedMatch
 from .digits import DigitStrings as DigitStrings
 from .flipflop import FlipFlop as FlipFlop
-from .labels import best_path as best_path
 from .labels import edit_distance as edit_distance
 from .primitives import TwoScalePrimitives as TwoScalePrimitives
 from .sine import SineGeneration as SineGeneration

@@ -14,9 +14,11 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 from torch import Tensor
 
+from ctrnn.decoding.ctc import best_path
+
 from .draws import dtype_or_default, integers, require, source
 from .grid import check_dt, samples, staircase
-from .labels import best_path, edit_distance
+from .labels import edit_distance
 from .trials import HasOutputs, Outputs, Trials, outputs, scored
 
 SPLITS = ("train", "validation", "test")

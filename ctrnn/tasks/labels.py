@@ -1,28 +1,8 @@
-"""From frame-wise label scores to label strings, and how wrong they are. Strings are rows padded at the end with -1."""
+"""How wrong label strings are. Strings are rows padded at the end with -1."""
 
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
-
-
-def best_path(
-    scores: Float[Tensor, "time batch label"], lengths: Int[Tensor, "batch"] | None = None, blank: int = 0
-) -> Int[Tensor, "batch string"]:
-    """The likeliest label at each sample, repetitions merged, blanks dropped.
-
-    Best-path decoding of CTC outputs (Graves, Fernandez, Gomez & Schmidhuber 2006); it need not find the likeliest
-    string. Samples from `lengths` on are not read.
-    """
-    path = scores.argmax(-1)
-    previous = torch.cat([torch.full_like(path[:1], blank), path[:-1]])
-    keep = (path != blank) & (path != previous)
-    if lengths is not None:
-        keep &= torch.arange(len(path), device=path.device)[:, None] < lengths
-    place = keep.cumsum(0)
-    strings = path.new_full((path.shape[1], int(place[-1].max())), -1)
-    sample, row = keep.nonzero(as_tuple=True)
-    strings[row, place[sample, row] - 1] = path[sample, row]
-    return strings
 
 
 def edit_distance(a: Int[Tensor, "batch a"], b: Int[Tensor, "batch b"]) -> Int[Tensor, "batch"]:
