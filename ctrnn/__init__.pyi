@@ -41,6 +41,7 @@ from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
+from .models import GatedFeedback as GatedFeedback
 from .models import Henon as Henon
 from .models import Jordan as Jordan
 from .models import JordanState as JordanState

@@ -11,6 +11,7 @@ from ctrnn.models.gated import LSTM as LSTM
 from ctrnn.models.gated import Elman as Elman
 from ctrnn.models.gated import LSTMState as LSTMState
 from ctrnn.models.gated import PaperGRU as PaperGRU
+from ctrnn.models.gated_feedback import GatedFeedback as GatedFeedback
 from ctrnn.models.jordan import Jordan as Jordan
 from ctrnn.models.jordan import JordanState as JordanState
 from ctrnn.models.memory_blocks import LSTM1997 as LSTM1997
