@@ -39,6 +39,7 @@ from .models import LSTM2000 as LSTM2000
 from .models import MTRNN as MTRNN
 from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
+from .models import EchoState as EchoState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
 from .models import GatedFeedback as GatedFeedback

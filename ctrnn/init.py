@@ -55,6 +55,26 @@ def orthogonal(
     return nn.init.orthogonal_(torch.empty(n, n, dtype=dtype), gain, generator=generator)
 
 
+def ring(n: int, weight: float = 1.0, *, dtype: torch.dtype | None = None) -> Float[Tensor, "unit unit"]:
+    """Unit i hears unit i - 1 alone, the first one the last: all |eigenvalues| are `weight` (Rodan & Tino 2011)."""
+    return weight * torch.eye(n, dtype=dtype).roll(1, 0)
+
+
+def delay_line(n: int, weight: float = 1.0, *, dtype: torch.dtype | None = None) -> Float[Tensor, "unit unit"]:
+    """Unit i hears unit i - 1 alone, the first one nobody: all eigenvalues are 0 (Rodan & Tino 2011)."""
+    W = ring(n, weight, dtype=dtype)
+    W[0, -1] = 0
+    return W
+
+
+def effective_radius(W: Float[Tensor, "unit unit"], alpha: float) -> float:
+    """Largest |eigenvalue| of (1 - alpha) 1 + alpha W: what a step alpha = dt / tau makes of W (Jaeger et al. 2007).
+
+    Below 1 the linear network forgets; tanh units at rest have the same linearisation.
+    """
+    return float((1 - alpha + alpha * torch.linalg.eigvals(W.detach())).abs().max())
+
+
 def log_uniform_tau(
     n: int, low: float, high: float, *, generator: Generator | None = None, dtype: torch.dtype | None = None
 ) -> Float[Tensor, " unit"]:

@@ -22,6 +22,7 @@ from ctrnn.models.mtrnn import MTRNN as MTRNN
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN
 from ctrnn.models.rate import RateRNN as RateRNN
+from ctrnn.models.reservoir import EchoState as EchoState
 from ctrnn.models.second_order import SecondOrder as SecondOrder
 from ctrnn.models.stack import Stack as Stack
 from ctrnn.models.stack import StackState as StackState
