@@ -7,7 +7,6 @@ from sklearn.utils.estimator_checks import estimator_checks_generator
 
 from ctrnn.learning import EchoStateRegressor
 
-
 # Other array libraries are asked for by a tag that this estimator does not set.
 CHECKS = [
     (estimator, check)

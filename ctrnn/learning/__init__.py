@@ -16,5 +16,10 @@ from ctrnn.learning.readout import RecursiveLeastSquares as RecursiveLeastSquare
 from ctrnn.learning.readout import fit_readout as fit_readout
 from ctrnn.learning.readout import ridge as ridge
 from ctrnn.learning.runner import Gap as Gap
+from ctrnn.learning.storage import correlation as correlation
+from ctrnn.learning.storage import hebbian as hebbian
+from ctrnn.learning.storage import hebbian_step as hebbian_step
+from ctrnn.learning.storage import pseudo_inverse as pseudo_inverse
+from ctrnn.learning.storage import pseudo_inverse_step as pseudo_inverse_step
 from ctrnn.learning.training import Fitted as Fitted
 from ctrnn.learning.training import TrainingError as TrainingError

@@ -1,5 +1,9 @@
 """The models: every one a vector field, most of them relaxations tau dx/dt = F - x."""
 
+from ctrnn.models.associative import BAM as BAM
+from ctrnn.models.associative import BAMState as BAMState
+from ctrnn.models.associative import Hopfield as Hopfield
+from ctrnn.models.associative import ModernHopfield as ModernHopfield
 from ctrnn.models.conversion import Conversion as Conversion
 from ctrnn.models.conversion import beer_to_voltage as beer_to_voltage
 from ctrnn.models.conversion import rate_to_voltage as rate_to_voltage
