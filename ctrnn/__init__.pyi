@@ -37,10 +37,12 @@ from .models import GRU as GRU
 from .models import LSTM as LSTM
 from .models import LSTM1997 as LSTM1997
 from .models import LSTM2000 as LSTM2000
+from .models import LTC as LTC
 from .models import MTRNN as MTRNN
 from .models import BAMState as BAMState
 from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
+from .models import CfC as CfC
 from .models import EchoState as EchoState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
@@ -73,6 +75,7 @@ from .solvers import Heun as Heun
 from .solvers import Iterate as Iterate
 from .solvers import Midpoint as Midpoint
 from .solvers import Rodas4 as Rodas4
+from .solvers import SemiImplicitEuler as SemiImplicitEuler
 from .solvers import Solver as Solver
 from .solvers import Step as Step
 from .solvers import TorchDiffEq as TorchDiffEq

@@ -18,6 +18,8 @@ from ctrnn.models.gated import PaperGRU as PaperGRU
 from ctrnn.models.gated_feedback import GatedFeedback as GatedFeedback
 from ctrnn.models.jordan import Jordan as Jordan
 from ctrnn.models.jordan import JordanState as JordanState
+from ctrnn.models.liquid import LTC as LTC
+from ctrnn.models.liquid import CfC as CfC
 from ctrnn.models.memory_blocks import LSTM1997 as LSTM1997
 from ctrnn.models.memory_blocks import LSTM2000 as LSTM2000
 from ctrnn.models.memory_blocks import BlockState as BlockState

@@ -14,4 +14,5 @@ from ctrnn.solvers.relaxation import ETD2RK as ETD2RK
 from ctrnn.solvers.relaxation import Euler as Euler
 from ctrnn.solvers.relaxation import ExponentialEuler as ExponentialEuler
 from ctrnn.solvers.relaxation import Iterate as Iterate
+from ctrnn.solvers.semi_implicit import SemiImplicitEuler as SemiImplicitEuler
 from ctrnn.solvers.torchdiffeq import TorchDiffEq as TorchDiffEq
