@@ -1,5 +1,10 @@
 """Learning: how weights and time constants are found."""
 
+from ctrnn.learning.compressor import Code as Code
+from ctrnn.learning.compressor import HistoryCompressor as HistoryCompressor
+from ctrnn.learning.compressor import Predictor as Predictor
+from ctrnn.learning.compressor import chunker_states as chunker_states
+from ctrnn.learning.compressor import imitation as imitation
 from ctrnn.learning.distributions import Choice as Choice
 from ctrnn.learning.distributions import Distribution as Distribution
 from ctrnn.learning.distributions import LogUniform as LogUniform
