@@ -7,6 +7,8 @@ from . import plots as plots
 from . import solvers as solvers
 from . import tasks as tasks
 from ._integrate import integrate as integrate
+from ._sweep import Swept as Swept
+from ._sweep import sweep as sweep
 from .adjoints import Adjoint as Adjoint
 from .adjoints import Backprop as Backprop
 from .adjoints import Backsolve as Backsolve
@@ -43,6 +45,7 @@ from .models import BAMState as BAMState
 from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
 from .models import CfC as CfC
+from .models import ChildSumTreeLSTM as ChildSumTreeLSTM
 from .models import EchoState as EchoState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
@@ -55,9 +58,11 @@ from .models import LinearSystem as LinearSystem
 from .models import Lorenz as Lorenz
 from .models import LSTMState as LSTMState
 from .models import ModernHopfield as ModernHopfield
+from .models import NaryTreeLSTM as NaryTreeLSTM
 from .models import PaperGRU as PaperGRU
 from .models import PeepholeLSTM as PeepholeLSTM
 from .models import RateRNN as RateRNN
+from .models import Recursive as Recursive
 from .models import Robertson as Robertson
 from .models import Rossler as Rossler
 from .models import SecondOrder as SecondOrder
@@ -65,6 +70,7 @@ from .models import Stack as Stack
 from .models import StackState as StackState
 from .models import UnitDelay as UnitDelay
 from .models import VanDerPol as VanDerPol
+from .order import Order as Order
 from .solvers import ETD2RK as ETD2RK
 from .solvers import RK4 as RK4
 from .solvers import Bosh3 as Bosh3

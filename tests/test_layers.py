@@ -10,7 +10,7 @@ PACKAGE = Path(__file__).parent.parent / "ctrnn"
 # A module imports from its own layer and from those above it in this list.
 LAYERS = (
     ("_tree", "_types", "_files", "_derivative"),
-    ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors", "decoding"),
+    ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors", "decoding", "order"),
     ("solvers", "native"),
     ("_march", "_search"),
     ("adjoints",),
@@ -24,6 +24,7 @@ LAYERS = (
         "_integrate",
         "bidirectional",
         "compat",
+        "_sweep",
     ),
     ("learning", "analysis"),
     ("plots",),

@@ -28,6 +28,7 @@ from ctrnn.models.mtrnn import MTRNN as MTRNN
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN
 from ctrnn.models.rate import RateRNN as RateRNN
+from ctrnn.models.recursive import Recursive as Recursive
 from ctrnn.models.reservoir import EchoState as EchoState
 from ctrnn.models.second_order import SecondOrder as SecondOrder
 from ctrnn.models.stack import Stack as Stack
@@ -39,3 +40,5 @@ from ctrnn.models.textbook import Lorenz as Lorenz
 from ctrnn.models.textbook import Robertson as Robertson
 from ctrnn.models.textbook import Rossler as Rossler
 from ctrnn.models.textbook import VanDerPol as VanDerPol
+from ctrnn.models.tree_lstm import ChildSumTreeLSTM as ChildSumTreeLSTM
+from ctrnn.models.tree_lstm import NaryTreeLSTM as NaryTreeLSTM
