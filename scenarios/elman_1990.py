@@ -83,7 +83,11 @@ def stream(task: str, length: int, generator: Generator, seed: int) -> Stream:
     if task in (XOR, MORE):
         bits = torch.randint(2, (length // 3 + 1, 2, STREAMS), generator=generator)
         triples = torch.cat([bits, bits.sum(1, keepdim=True) % 2], 1).flatten(0, 1)[:length]
-        return Stream(triples[..., None].float(), (torch.arange(length) % 3)[:, None].expand(-1, STREAMS), [])
+        return Stream(
+            triples[..., None].to(torch.get_default_dtype()),
+            (torch.arange(length) % 3)[:, None].expand(-1, STREAMS),
+            [],
+        )
     units = ["ba", "dii", "guuu"] if task == SYLLABLES else LEXICON
     drawn = torch.randint(len(units), (STREAMS, length), generator=generator).tolist()
     rows = [[units[i] for i in row] for row in drawn]
