@@ -29,6 +29,10 @@ from .drive import Silence as Silence
 from .dynamics import Model as Model
 from .dynamics import Relaxation as Relaxation
 from .dynamics import wrap as wrap
+from .encoder_decoder import AttentiveEncoderDecoder as AttentiveEncoderDecoder
+from .encoder_decoder import EncoderDecoder as EncoderDecoder
+from .encoder_decoder import SummaryEncoderDecoder as SummaryEncoderDecoder
+from .encoder_decoder import Told as Told
 from .errors import IntegrationError as IntegrationError
 from .errors import MaxStepsReached as MaxStepsReached
 from .errors import NonFiniteState as NonFiniteState
@@ -41,6 +45,8 @@ from .models import LSTM1997 as LSTM1997
 from .models import LSTM2000 as LSTM2000
 from .models import LTC as LTC
 from .models import MTRNN as MTRNN
+from .models import Attentive as Attentive
+from .models import AttentiveState as AttentiveState
 from .models import BAMState as BAMState
 from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState

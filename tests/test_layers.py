@@ -23,6 +23,7 @@ LAYERS = (
         "_failure",
         "_integrate",
         "bidirectional",
+        "encoder_decoder",
         "compat",
         "_sweep",
     ),

@@ -1,5 +1,8 @@
 """From numbers at every sample to a sequence of labels."""
 
+from ctrnn.decoding.beam import Sentences as Sentences
+from ctrnn.decoding.beam import beam_search as beam_search
+from ctrnn.decoding.beam import greedy as greedy
 from ctrnn.decoding.ctc import Labelling as Labelling
 from ctrnn.decoding.ctc import best_path as best_path
 from ctrnn.decoding.ctc import prefix_search as prefix_search

@@ -4,6 +4,8 @@ from ctrnn.models.associative import BAM as BAM
 from ctrnn.models.associative import BAMState as BAMState
 from ctrnn.models.associative import Hopfield as Hopfield
 from ctrnn.models.associative import ModernHopfield as ModernHopfield
+from ctrnn.models.attention import Attentive as Attentive
+from ctrnn.models.attention import AttentiveState as AttentiveState
 from ctrnn.models.conversion import Conversion as Conversion
 from ctrnn.models.conversion import beer_to_voltage as beer_to_voltage
 from ctrnn.models.conversion import rate_to_voltage as rate_to_voltage
