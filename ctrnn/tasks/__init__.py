@@ -11,5 +11,7 @@ from .primitives import TwoScalePrimitives as TwoScalePrimitives
 from .sine import SineGeneration as SineGeneration
 from .slots import FlightQueries as FlightQueries
 from .slots import Sentence as Sentence
+from .spelling import Spelled as Spelled
+from .spelling import align as align
 from .trials import Task as Task
 from .trials import Trials as Trials
