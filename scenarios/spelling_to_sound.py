@@ -207,8 +207,8 @@ def descend(
 
 def letters(words: Sequence[Spelled]) -> tuple[Tensor, Tensor]:
     """Letters as unit vectors (letter, word, 26), padded with zeros, and how many each word has."""
-    rows = [F.one_hot(torch.tensor([*map(LETTERS.index, word.letters)]), len(LETTERS)).float() for word in words]
-    return pad_sequence(rows), torch.tensor([len(row) for row in rows])
+    rows = [F.one_hot(torch.tensor([*map(LETTERS.index, word.letters)]), len(LETTERS)) for word in words]
+    return pad_sequence(rows).to(torch.get_default_dtype()), torch.tensor([len(row) for row in rows])
 
 
 def spoken(data: Words, words: Sequence[Spelled]) -> tuple[Tensor, Tensor]:
@@ -216,7 +216,7 @@ def spoken(data: Words, words: Sequence[Spelled]) -> tuple[Tensor, Tensor]:
     end = torch.tensor([data.end])
     target = pad_sequence([torch.cat([data.ways[word.letters][0], end]) for word in words], padding_value=-1)
     heard = torch.cat([torch.full_like(target[:1], data.end + 1), target[:-1]]).clamp_min(0)
-    return F.one_hot(heard, data.n_word).float(), target
+    return F.one_hot(heard, data.n_word).to(torch.get_default_dtype()), target
 
 
 def window(data: Words, aligned: list[list[tuple[str, ...]]], epochs: int, hidden: int, seed: int) -> Tensor:
