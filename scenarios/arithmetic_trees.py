@@ -92,7 +92,7 @@ def batch(n: int, depths: Any, draw: Generator) -> Batch:
     """n expressions, their depths in turn."""
     depths = tuple(depths)
     made = [expression(depths[k % len(depths)], draw) for k in range(n)]
-    symbols = [F.one_hot(torch.tensor(word), SYMBOLS).float() for word, _, _ in made]
+    symbols = [F.one_hot(torch.tensor(word), SYMBOLS).to(torch.get_default_dtype()) for word, _, _ in made]
     ends = torch.tensor([len(word) for word, _, _ in made]).cumsum(0) - 1
     return Batch(
         torch.cat(symbols),

@@ -347,11 +347,11 @@ def exact_claims(found: Measured) -> list[Claim]:
         for data, answers in zip(found.corpora, found.said[name], strict=True)
     ]
     return [
-        Claim.equal(
+        Claim.below(
             "greatest difference of a causal network's scores between a right sentence and its twin before the verb",
             found.difference,
-            0.0,
-            "causality, derived",
+            1e-5,
+            "causality, to the rounding of sums in single precision, derived",
         ),
         Claim.equal(
             "right sentences labelled without error together with their twins, all causal networks",

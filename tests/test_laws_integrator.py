@@ -94,6 +94,7 @@ def test_a_run_may_be_split_at_any_sample(kind):
 @every_model
 def test_a_gradient_reaches_the_start_the_drive_and_every_weight(kind):
     model, x, us, dt = scene(kind, 2)
+    model.requires_grad_()  # those that no training would change, too
     x = tree.map(lambda leaf: leaf.requires_grad_(), x)
     us.requires_grad_(us.numel() > 0)
     wrt = [*tree.leaves(x), *([us] if us.numel() else []), *model.parameters()]
