@@ -8,13 +8,13 @@ from .digits import DigitStrings as DigitStrings
 from .flipflop import FlipFlop as FlipFlop
 from .labels import edit_distance as edit_distance
 from .mackey_glass import MackeyGlass as MackeyGlass
+from .membership import Membership as Membership
 from .narma import NARMA as NARMA
 from .ngrams import NGram as NGram
 from .phonemes import PHONES as PHONES
 from .phonemes import AlignedPhonemes as AlignedPhonemes
 from .phonemes import Phonemes as Phonemes
 from .phonemes import aligned_labels as aligned_labels
-from .membership import Membership as Membership
 from .primitives import TwoScalePrimitives as TwoScalePrimitives
 from .sine import SineGeneration as SineGeneration
 from .slots import FlightQueries as FlightQueries

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from .draws import require
+from .draws import require, source, uniform
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,66 @@ class Automaton:
         for symbol in string:
             state = self.transitions[state][symbol]
         return state in self.accepting
+
+    def count(self, length: int, accepted: bool = True) -> int:
+        """How many strings of this length belong to the language, or do not."""
+        ways = [int((state in self.accepting) == accepted) for state in range(self.n_states)]
+        for _ in range(length):
+            ways = [sum(ways[state] for state in row) for row in self.transitions]
+        return ways[self.start]
+
+    def strings(
+        self, lengths: Int[Tensor, "batch"], accepted: Bool[Tensor, "batch"], generator: torch.Generator | None = None
+    ) -> Int[Tensor, "time batch"]:
+        """Strings of these lengths that belong to the language or do not, all such equally likely; -1 behind their end.
+
+        Raises:
+            ValueError: there is no such string of one of the lengths.
+        """
+        generator = source(len(lengths), generator)
+        for length, wanted in sorted(set(zip(lengths.tolist(), accepted.tolist(), strict=True))):
+            kind = "accepted" if wanted else "rejected"
+            require(self.count(length, wanted) > 0, f"no string of {length} symbols is {kind}: take other lengths")
+        ways = self._ways(int(lengths.max()))
+        table, state, drawn = torch.tensor(self.transitions), torch.full(lengths.shape, self.start), []
+        for t in range(int(lengths.max())):
+            left = (lengths - t - 1).clamp(min=0)
+            odds = ways[accepted.long()[:, None], left[:, None], table[state]].softmax(-1)
+            place = uniform(0.0, 1.0, (len(lengths), 1), generator)
+            symbol = (place >= odds.cumsum(-1)[:, :-1]).sum(-1)
+            drawn.append(torch.where(t < lengths, symbol, -1))
+            state = torch.where(t < lengths, table[state, symbol], state)
+        return torch.stack(drawn) if drawn else lengths.new_empty(0, len(lengths))
+
+    def _ways(self, longest: int) -> Float64[Tensor, "2 length state"]:
+        """Logarithm of how many strings of a length lead from a state to rejection (0), to acceptance (1)."""
+        table, ends = torch.tensor(self.transitions), self.accepts(torch.arange(self.n_states)).double()
+        ways = [torch.stack([1 - ends, ends]).log()]
+        for _ in range(longest):
+            ways.append(ways[-1][:, table].logsumexp(-1))
+        return torch.stack(ways, 1)
+
+    def minimised(self) -> "Automaton":
+        """The smallest automaton with this language (Moore 1956), its states numbered in the order they are met.
+
+        They are met breadth first from the start, symbol 0 first; so two automata have the same language if and only if
+        their minimised ones are equal.
+        """
+        classes, count = [int(state in self.accepting) for state in range(self.n_states)], 0
+        while len(set(classes)) > count:
+            count = len(set(classes))
+            kinds = [(classes[state], *(classes[after] for after in row)) for state, row in enumerate(self.transitions)]
+            number = {kind: k for k, kind in enumerate(dict.fromkeys(kinds))}
+            classes = [number[kind] for kind in kinds]
+        rows = {own: [classes[after] for after in row] for own, row in zip(classes, self.transitions, strict=True)}
+        met = [classes[self.start]]
+        for own in met:
+            met += [after for after in dict.fromkeys(rows[own]) if after not in met]
+        accepting = {classes[state] for state in self.accepting}
+        return Automaton(
+            tuple(tuple(met.index(after) for after in rows[own]) for own in met),
+            tuple(k for k, own in enumerate(met) if own in accepting),
+        )
 
 
 # Tomita (1982), Proc. 4th Annual Conference of the Cognitive Science Society, 105-108; symbols 0 and 1.
