@@ -2,6 +2,7 @@
 
 from ctrnn.analysis._arclength import ContinuationError as ContinuationError
 from ctrnn.analysis._arclength import Stride as Stride
+from ctrnn.analysis.automata import extract_automaton as extract_automaton
 from ctrnn.analysis.continuation import Branch as Branch
 from ctrnn.analysis.continuation import BranchPoint as BranchPoint
 from ctrnn.analysis.continuation import Fold as Fold
