@@ -1,7 +1,9 @@
 """The family tree: every recurrent network of the package as one equation, tau dx/dt = F(x, u) - x.
 
 Claim: each of them, found by walking the package, is its discrete network bit for bit at dt = tau, and with the same
-weights approaches its flow with an error in proportion to dt.
+weights approaches its flow with an error in proportion to dt. And each is another one's kin: under the condition that
+its branch of the tree states, both do the same with the same weights. Two have no parent here: `CTRNN`, of which all
+networks are kin, and Henon's map.
 
 Source: the idea of this package, derived; each network's own source stands in its docstring.
 """
@@ -9,29 +11,35 @@ Source: the idea of this package, derived; each network's own source stands in i
 import importlib
 import inspect
 import pkgutil
+import textwrap
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 import ctrnn
 from ctrnn import _tree as tree
-from ctrnn import models, plots
-from ctrnn.plots.style import QUIET
+from ctrnn import learning, models, plots
+from ctrnn.models.kinship import ALWAYS, CONTINUOUS, DISCRETE, KIN, STEPS, Kin
+from ctrnn.plots.style import QUIET, TRAJECTORY
 from ctrnn.results import Claim, Result, main, progress
 
 SAMPLES, BATCH = 6, 2
+FLOW = 0.0  # in place of a step
+WHICH = {ALWAYS: (1.0, 0.25, FLOW), STEPS: (1.0, 0.25), DISCRETE: (1.0,), CONTINUOUS: (FLOW,)}
+EXPLICIT_EULER = "forward Euler has order 1"
 IDEA = "the idea of this package, derived"
+LINE = 0.125  # inches from line to line
+WIDTH = 92  # letters of an equation to a line
 
 
 class Member(NamedTuple):
-    """A network, where it stands in the family, and what was measured on its smallest example with tau = 1."""
+    """A network, and what was measured on its smallest example with tau = 1."""
 
     kind: type[ctrnn.Relaxation]
-    parts: list[str]  # of the state
     discrete: bool  # whether Euler at dt = tau is the iterated map bit for bit
     distances: list[float]  # greatest distance of Euler at dt = tau, tau/2, tau/4, ... from the flow, over its size
 
@@ -41,22 +49,42 @@ class Member(NamedTuple):
         return float(np.log2(self.distances[-2] / self.distances[-1]))
 
 
-def run(*, quick: bool = False, seed: int = 0, halvings: int = 9) -> Result:
+class Row(NamedTuple):
+    """A network in the drawing: how deep in the tree, and by which kinship (None: it has no parent)."""
+
+    member: Member
+    depth: int
+    kin: Kin | None
+
+    @property
+    def text(self) -> list[str]:
+        """Its equation, and what it is a case of."""
+        lines = _equation(self.member.kind)
+        if self.kin is None:
+            return lines
+        return [*lines, f"= {self.kin.parent.__name__} where {self.kin.where}; {self.kin.when}"]
+
+
+def run(*, quick: bool = False, seed: int = 0, seeds: int = 3, halvings: int = 9) -> Result:
     """Find the networks, and run the smallest example of each at dt = tau, at finer steps, and as a flow.
 
     Args:
-        quick: fewer halvings of dt.
-        seed: of drives and initial states.
+        quick: fewer halvings of dt, one seed.
+        seed: of weights, drives and initial states; seed, seed + 1, ...
+        seeds: examples of each kinship.
         halvings: the smallest step is tau / 2**halvings.
     """
-    halvings = 7 if quick else halvings
+    halvings, seeds = (7, 1) if quick else (halvings, seeds)
     kinds = networks()
-    report = progress(len(kinds), "networks")
-    members = []
+    report = progress(len(kinds) + len(KIN), "networks")
+    members, differences = [], {}
     for i, kind in enumerate(kinds):
         members.append(member(kind, seed, halvings))
         report(i + 1)
-    return Result(figure(members), claims(members))
+    for i, kin in enumerate(KIN):
+        differences[kin] = max(difference(kin, seed + k) for k in range(seeds))
+        report(len(kinds) + i + 1)
+    return Result(figure(rows(members)), claims(members, differences))
 
 
 def networks() -> list[type[ctrnn.Relaxation]]:
@@ -69,6 +97,13 @@ def networks() -> list[type[ctrnn.Relaxation]]:
             if own and kind.target is not ctrnn.Relaxation.target and kind.__name__[0] != "_":
                 found[kind] = None
     return list(found)
+
+
+def composed() -> list[type[nn.Module]]:
+    """What the package makes of several networks, or of a network and whole sequences."""
+    public = [*(getattr(ctrnn, name) for name in ctrnn.__all__), *vars(learning).values()]
+    kinds = [kind for kind in public if inspect.isclass(kind) and issubclass(kind, nn.Module)]
+    return [kind for kind in kinds if not issubclass(kind, (ctrnn.Model, ctrnn.Step))]
 
 
 @torch.no_grad()
@@ -90,16 +125,35 @@ def member(kind: type[ctrnn.Relaxation], seed: int, halvings: int) -> Member:
     runs = [states(steps=ctrnn.Fixed(0.5**k)) for k in range(halvings + 1)]
     return Member(
         kind,
-        [name for name, _ in tree.named(x0)],
         torch.equal(runs[0], states(solver=ctrnn.Iterate())),
         [float((run_ - flow).abs().max() / flow.abs().max()) for run_ in runs],
     )
 
 
-def claims(members: list[Member]) -> list[Claim]:
-    """The two ends of dt."""
-    orders = [one.order for one in members]
+@torch.no_grad()
+def difference(kin: Kin, seed: int) -> float:
+    """The greatest difference between a network and its parent, over the size of the states, whatever the step."""
+    worst = 0.0
+    for dt in WHICH[kin.when]:
+        pair = kin.pair(seed)
+        pair.child.tau = pair.tau(dt)
+        solver, steps = (ctrnn.RK4(), ctrnn.Fixed(0.05)) if dt == FLOW else (ctrnn.Euler(), ctrnn.Fixed(dt))
+        xs, expected = (
+            ctrnn.integrate(model, us, x0, dt=1.0, solver=solver, steps=steps).xs
+            for model, us, x0 in (
+                (pair.child, pair.us, pair.x0),
+                (pair.parent, pair.parent_us, pair.seen(pair.x0)),
+            )
+        )
+        for a, b in zip(tree.leaves(pair.seen(xs)), tree.leaves(expected), strict=True):
+            worst = max(worst, float((a - b).abs().max() / b.abs().max()))
+    return worst
+
+
+def claims(members: list[Member], differences: dict[Kin, float]) -> list[Claim]:
+    """The two ends of dt, and every branch of the tree."""
     names = ", ".join(one.kind.__name__ for one in members)
+    children = {kin.child for kin in KIN}
     return [
         Claim.equal(
             f"networks whose Euler run at dt = tau is the discrete network bit for bit ({names})",
@@ -109,76 +163,134 @@ def claims(members: list[Member]) -> list[Claim]:
         ),
         Claim.at_least(
             "least order at which Euler approaches the flow as dt is halved, over all of them",
-            min(orders),
+            min(one.order for one in members),
             0.9,
-            "forward Euler has order 1",
+            EXPLICIT_EULER,
         ),
         Claim.below(
             "greatest distance from the flow at the smallest dt, over the size of the states",
             max(one.distances[-1] for one in members),
             0.05,
-            "forward Euler has order 1",
+            EXPLICIT_EULER,
         ),
+        Claim.equal(
+            "networks without a parent",
+            [one.kind.__name__ for one in members if one.kind not in children],
+            ["CTRNN", "Henon"],
+            IDEA,
+        ),
+        *[
+            Claim.below(
+                f"{kin.child.__name__} is {kin.parent.__name__} where {kin.where}; {kin.when}: greatest difference",
+                worst,
+                1e-7 if kin.child.__name__ in ("LTC", "CfC") else 1e-12,
+                "a limit, approached to 1e-8" if kin.child.__name__ in ("LTC", "CfC") else IDEA,
+            )
+            for kin, worst in differences.items()
+        ],
     ]
 
 
-def figure(members: list[Member]) -> Figure:
-    """A row for each network: its branch, its name, its equation, and how far it is from its flow at each dt."""
-    files = list(dict.fromkeys(one.kind.__module__ for one in members))
-    rows: list[Member | str] = []
-    for file in files:
-        rows += [file, *(one for one in members if one.kind.__module__ == file)]
+def rows(members: list[Member]) -> list[Row]:
+    """The tree, depth first: parents before their children, in the order of `KIN`."""
+    by_kind = {one.kind: one for one in members}
+    children = {kin.child for kin in KIN}
+
+    def below(kind: type, depth: int, kin: Kin | None) -> list[Row]:
+        under = [row for k in KIN if k.parent is kind for row in below(k.child, depth + 1, k)]
+        return [Row(by_kind[kind], depth, kin), *under]
+
+    return [row for one in members if one.kind not in children for row in below(one.kind, 0, None)]
+
+
+def figure(found: list[Row]) -> Figure:
+    """A row for each network: its place in the tree, its equation, and how far it is from its flow at each dt."""
+    others = composed()
+    top, foot = 0.5, 0.5 + 2.4 * LINE * len(others)
+    heights = [LINE * (len(row.text) + 0.7) for row in found]
+    total = top + sum(heights) + foot + 0.2
+    middle = 1 - (top + np.cumsum(heights) - np.array(heights) / 2) / total
     with plots.style():
-        fig = Figure(figsize=(1.5 * plots.DOUBLE, 0.9 + 0.21 * len(rows)))
-        text, cells = fig.subplots(1, 2, width_ratios=(4.6, 1), sharey=True)
-        _tree_of(text, rows)
-        _cells(fig, cells, rows)
+        fig = Figure(figsize=(1.5 * plots.DOUBLE, total), layout="none")
+        ax = fig.add_axes((0, 0, 1, 1))
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.axis("off")
+        ax.text(0.012, 1 - 0.55 * top / total, r"$\tau\,\dot{x} = F(x, u) - x$", fontsize=12, va="center")
+        _branches(ax, found, middle, LINE / total)
+        _composed(ax, others, middle[-1] - (heights[-1] / 2 + 0.3) / total, LINE / total)
+        edges = 1 - np.concatenate([[top], top + np.cumsum(heights)]) / total
+        _cells(fig, found, edges)
     return fig
 
 
-def _tree_of(ax: Axes, rows: list[Member | str]) -> None:
-    ax.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -1.8))
-    ax.axis("off")
-    ax.text(0.0, -1.1, r"$\tau\,\dot{x} = F(x, u) - x$", fontsize=11, va="center")
-    trunk, stem, name, equation = 0.008, 0.03, 0.042, 0.2
-    branch = 0
-    for i, row in enumerate(rows):
-        if isinstance(row, str):
-            branch = i
-            ax.plot([trunk, trunk, stem - 0.008], [-0.7, i, i], color=QUIET, lw=0.7)
-            ax.text(stem - 0.005, i, _question(row), va="center", fontsize=7, style="italic", color="#555555")
-            continue
-        ax.plot([stem, stem, name - 0.004], [branch + 0.4, i, i], color=QUIET, lw=0.7)
-        ax.text(name, i, row.kind.__name__, va="center", fontsize=8, weight="bold")
-        ax.text(equation, i, _equation(row.kind), va="center", fontsize=7, family="monospace")
+def _branches(ax: Axes, found: list[Row], middle: np.ndarray, line: float) -> None:
+    indent, name, equation = 0.016, 0.016, 0.235
+    last: dict[int, float] = {}
+    for row, y in zip(found, middle, strict=True):
+        x = name + indent * row.depth
+        if row.depth:
+            ax.plot([x - 0.011, x - 0.011, x - 0.002], [last[row.depth - 1] - 0.8 * line, y, y], color=QUIET, lw=0.7)
+        last[row.depth] = y
+        ax.text(x, y, row.member.kind.__name__, va="center", fontsize=8, weight="bold")
+        lines = row.text
+        for k, text in enumerate(lines):
+            kinship = row.kin is not None and k == len(lines) - 1
+            ax.text(
+                equation,
+                y + line * ((len(lines) - 1) / 2 - k),
+                text,
+                va="center",
+                fontsize=6.5,
+                family=None if kinship else "monospace",
+                style="italic" if kinship else "normal",
+                color=TRAJECTORY if kinship else "black",
+            )
 
 
-def _question(module: str) -> str:
-    """The question that a file answers: the first line of its docstring."""
-    return (inspect.getdoc(importlib.import_module(module)) or module).splitlines()[0].rstrip(".")
+def _composed(ax: Axes, others: list[type[nn.Module]], y: float, line: float) -> None:
+    ax.text(0.016, y, "made of them", va="center", fontsize=8, style="italic", color="#555555")
+    for k, kind in enumerate(others):
+        ax.text(0.032, y - line * (2.4 * k + 2), kind.__name__, va="center", fontsize=8, weight="bold")
+        lines = _equation(kind)
+        for i, text in enumerate(lines):
+            at = y - line * (2.4 * k + 2 + i - (len(lines) - 1) / 2)
+            ax.text(0.235, at, text, va="center", fontsize=6.5, family="monospace")
 
 
-def _equation(kind: type) -> str:
-    """The first line of the class's docstring, which the tests require to be its equation."""
-    line = (kind.__doc__ or "").splitlines()[0].rstrip(".")
-    return line if len(line) <= 96 else line[:94] + " ..."
+def _equation(kind: type) -> list[str]:
+    """The first line of the class's docstring, which the tests require of every model to be its equation.
+
+    Broken between its parts, which stand apart by three spaces.
+    """
+    lines: list[str] = []
+    for part in (kind.__doc__ or "").splitlines()[0].rstrip(".").split(",   "):
+        if lines and len(lines[-1]) + len(part) + 4 <= WIDTH:
+            lines[-1] += ",   " + part
+        else:
+            lines += textwrap.wrap(part, WIDTH, subsequent_indent="    ")
+    return lines
 
 
-def _cells(fig: Figure, ax: Axes, rows: list[Member | str]) -> None:
-    halvings = next(len(row.distances) for row in rows if isinstance(row, Member))
-    table = np.full((len(rows), halvings), np.nan)
-    for i, row in enumerate(rows):
-        if isinstance(row, Member):
-            table[i] = np.log10(row.distances)
-    image = ax.imshow(table, aspect="auto", cmap="viridis_r", interpolation="none", vmin=-4, vmax=0)
-    ax.set_ylim(len(rows) - 0.4, -1.8)
+def _cells(fig: Figure, found: list[Row], edges: np.ndarray) -> None:
+    """The distances from the flow, a strip beside each equation."""
+    table = np.log10([row.member.distances for row in found])
+    halvings = table.shape[1]
+    left, width = 0.8, 0.185
+    ax = fig.add_axes((left, edges[-1], width, edges[0] - edges[-1]))
+    mesh = ax.pcolormesh(np.arange(halvings + 1) - 0.5, edges, table, cmap="viridis_r", vmin=-4, vmax=0)
+    ax.hlines(edges, -0.5, halvings - 0.5, color="white", lw=2.5)
+    ax.set(ylim=(edges[-1], edges[0]), xlabel="step dt", title="distance of Euler's steps\nfrom the flow")
     ax.set_xticks(range(0, halvings, 2), [r"$\tau$", *(rf"$\tau/{2**k}$" for k in range(2, halvings, 2))])
-    ax.set(xlabel="step dt", title="distance from the flow")
-    ax.tick_params(left=False, labelleft=False)
+    ax.tick_params(left=False, labelleft=False, length=0)
     for side in ("left", "bottom"):
         ax.spines[side].set_visible(False)
-    bar = fig.colorbar(image, ax=ax, location="bottom", aspect=18, pad=0.01, extend="both")
-    bar.set_label("relative to the states' size")
+    bar = fig.colorbar(
+        mesh,
+        cax=fig.add_axes((left, edges[-1] - 0.055, width, 0.006)),
+        orientation="horizontal",
+        extend="both",
+        label="relative to the size of the states",
+    )
     bar.set_ticks([-4, -2, 0], labels=["1e-4", "1e-2", "1"])
 
 
