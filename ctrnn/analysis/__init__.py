@@ -20,3 +20,6 @@ from ctrnn.analysis.fixed_points import fixed_points as fixed_points
 from ctrnn.analysis.linearise import jacobian as jacobian
 from ctrnn.analysis.lyapunov import LyapunovSpectrum as LyapunovSpectrum
 from ctrnn.analysis.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from ctrnn.analysis.memory import Memory as Memory
+from ctrnn.analysis.memory import linear_memory as linear_memory
+from ctrnn.analysis.memory import memory_capacity as memory_capacity
