@@ -68,6 +68,7 @@ from .models import NaryTreeLSTM as NaryTreeLSTM
 from .models import PaperGRU as PaperGRU
 from .models import PeepholeLSTM as PeepholeLSTM
 from .models import RateRNN as RateRNN
+from .models import RecurrentPerceptron as RecurrentPerceptron
 from .models import Recursive as Recursive
 from .models import Robertson as Robertson
 from .models import Rossler as Rossler

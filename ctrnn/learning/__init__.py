@@ -12,6 +12,14 @@ from ctrnn.learning.distributions import Uniform as Uniform
 from ctrnn.learning.ensemble import fit_ensemble as fit_ensemble
 from ctrnn.learning.estimator import EchoStateRegressor as EchoStateRegressor
 from ctrnn.learning.fit import fit as fit
+from ctrnn.learning.kalman import ExtendedKalman as ExtendedKalman
+from ctrnn.learning.kalman import Filtered as Filtered
+from ctrnn.learning.kalman import KalmanState as KalmanState
+from ctrnn.learning.kalman import Online as Online
+from ctrnn.learning.kalman import by_layer as by_layer
+from ctrnn.learning.kalman import by_node as by_node
+from ctrnn.learning.kalman import fit_kalman as fit_kalman
+from ctrnn.learning.kalman import one_group as one_group
 from ctrnn.learning.metrics import Record as Record
 from ctrnn.learning.penalties import Penalty as Penalty
 from ctrnn.learning.penalties import RatePenalty as RatePenalty

@@ -27,6 +27,7 @@ from ctrnn.models.memory_blocks import LSTM2000 as LSTM2000
 from ctrnn.models.memory_blocks import BlockState as BlockState
 from ctrnn.models.memory_blocks import PeepholeLSTM as PeepholeLSTM
 from ctrnn.models.mtrnn import MTRNN as MTRNN
+from ctrnn.models.perceptron import RecurrentPerceptron as RecurrentPerceptron
 from ctrnn.models.rate import CTRNN as CTRNN
 from ctrnn.models.rate import BeerCTRNN as BeerCTRNN
 from ctrnn.models.rate import RateRNN as RateRNN
