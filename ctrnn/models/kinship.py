@@ -68,10 +68,6 @@ def _randn(draw: Generator, *shape: int) -> Tensor:
     return 0.5 * torch.randn(shape, generator=draw, dtype=torch.float64)
 
 
-def _us(draw: Generator, n: int = N_IN) -> Tensor:
-    return _randn(draw, SAMPLES, BATCH, n)
-
-
 def _give(net: nn.Module, **weights: Tensor | float) -> Any:
     """The network with these weights in double precision."""
     net.double()
@@ -80,15 +76,11 @@ def _give(net: nn.Module, **weights: Tensor | float) -> Any:
     return net
 
 
-def _same(x: Any) -> Any:
-    return x
-
-
 def _plain(child: Relaxation, parent: Relaxation, draw: Generator, x0: Any = None) -> Pair:
     """A pair with one drive and one state, random unless it is given."""
-    us = _us(draw, child.n_in)
+    us = _randn(draw, SAMPLES, BATCH, child.n_in)
     start = tree.map(lambda leaf: leaf + _randn(draw, *leaf.shape), child.initial_state(BATCH))
-    return Pair(child, parent, us, us, start if x0 is None else x0, _same)
+    return Pair(child, parent, us, us, start if x0 is None else x0, lambda x: x)
 
 
 def _elman(draw: Generator, n_in: int = N_IN, activation: Callable[[Tensor], Tensor] = torch.tanh) -> Any:
@@ -103,7 +95,7 @@ def _bias(net: Any) -> Tensor:
 def _rate(draw: Generator) -> Pair:
     net = RateRNN(N, N_IN, generator=draw).double()
     to = conversion.rate_to_voltage(net)
-    us = _us(draw)[:1].expand(SAMPLES, -1, -1)  # the voltage form filters what changes
+    us = _randn(draw, 1, BATCH, N_IN).expand(SAMPLES, -1, -1)  # the voltage form filters what changes
     return Pair(net, to.model, us, us, _randn(draw, BATCH, N), lambda r: to.state(r, us[0]))
 
 
@@ -127,15 +119,8 @@ def _perceptron(draw: Generator) -> Pair:
 
 def _jordan(draw: Generator) -> Pair:
     net = _elman(draw)
-    jordan = _give(
-        Jordan(N, N_IN, N, generator=draw),
-        W_in=net.W_in,
-        W_state=net.W_rec,
-        b_rec=_bias(net),
-        W_out=torch.eye(N),
-        b_out=0.0,
-    )
-    h = _randn(draw, BATCH, N)
+    jordan, h = Jordan(N, N_IN, N, generator=draw), _randn(draw, BATCH, N)
+    _give(jordan, W_in=net.W_in, W_state=net.W_rec, b_rec=_bias(net), W_out=torch.eye(N), b_out=0.0)
     pair = _plain(jordan, net, draw, JordanState(h, h))
     return pair._replace(seen=lambda x: x.h, tau=lambda dt: JordanState(h=1.0, s=dt))
 
@@ -220,8 +205,8 @@ def _blocks(draw: Generator) -> Pair:
 def _no_forgetting(draw: Generator) -> Pair:
     net: Any = LSTM1997(N, N_IN, generator=draw).double()
     rows = torch.cat([torch.arange(2 * N), torch.arange(3 * N, 4 * N)])  # all but f
-    W_in, W_rec, b_gates = torch.zeros(4 * N, N_IN), torch.zeros(4 * N, 4 * N), torch.full((3 * N,), OPEN)
-    W_in, W_rec, b_gates = W_in.double(), W_rec.double(), b_gates.double()
+    W_in, W_rec, b_gates = (torch.zeros(*shape).double() for shape in ((4 * N, N_IN), (4 * N, 4 * N), (3 * N,)))
+    b_gates += OPEN
     W_in[rows] = net.W_in
     W_rec[rows[:, None], rows] = net.W_rec
     b_gates[torch.cat([torch.arange(N), torch.arange(2 * N, 3 * N)])] = net.b_gates
