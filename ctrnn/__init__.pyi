@@ -45,6 +45,8 @@ from .models import LSTM1997 as LSTM1997
 from .models import LSTM2000 as LSTM2000
 from .models import LTC as LTC
 from .models import MTRNN as MTRNN
+from .models import AdaptiveBAM as AdaptiveBAM
+from .models import AdaptiveBAMState as AdaptiveBAMState
 from .models import Attentive as Attentive
 from .models import AttentiveState as AttentiveState
 from .models import BAMState as BAMState
@@ -78,6 +80,9 @@ from .models import StackState as StackState
 from .models import UnitDelay as UnitDelay
 from .models import VanDerPol as VanDerPol
 from .order import Order as Order
+from .planes import GridDAGRNN as GridDAGRNN
+from .planes import OverGrid as OverGrid
+from .planes import PlanesState as PlanesState
 from .solvers import ETD2RK as ETD2RK
 from .solvers import RK4 as RK4
 from .solvers import Bosh3 as Bosh3

@@ -25,6 +25,7 @@ LAYERS = (
         "bidirectional",
         "encoder_decoder",
         "compat",
+        "planes",
         "_sweep",
     ),
     ("learning", "analysis"),
