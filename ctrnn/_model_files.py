@@ -58,7 +58,8 @@ def save(model: nn.Module, path: str | os.PathLike) -> None:
             raise TypeError(
                 f"{name} is parametrised by {foreign[0]}, which no file restores: derive it from ctrnn.init.Constraint."
             )
-    write_tensors(path, model.state_dict(), {"kind": "model", **describe(model), "constraints": constraints})
+    document = {"kind": "model", **describe(model), "constraints": constraints, "learned_tau": _learned_tau(model)}
+    write_tensors(path, model.state_dict(), document)
 
 
 def load(base: type[T], path: str | os.PathLike) -> T:
@@ -71,6 +72,7 @@ def load(base: type[T], path: str | os.PathLike) -> T:
             model = build(base, document)
         assert isinstance(model, nn.Module)
         _restore_constraints(model, document["constraints"], tensors)
+        _restore_learned_tau(model, document["learned_tau"])
         _restore_tensors(model, tensors)
     # The constructors are fed an untrusted configuration, and whichever way one trips the answer is the same.
     except Exception as problem:
@@ -101,6 +103,21 @@ def _restore_constraints(model: nn.Module, constraints: dict[str, list[str]], te
             if kind is None:
                 raise ValueError(f"{path} is held by a {kind_name!r}, and no imported Constraint has that name")
             parametrize.register_parametrization(module, name, kind(**buffers))
+
+
+def _learned_tau(model: nn.Module) -> list[str]:
+    return [name for name, _ in model.named_parameters() if name.rpartition(".")[2].startswith("log_ratio")]
+
+
+def _restore_learned_tau(model: nn.Module, learned: list[str]) -> None:
+    """Learn what the constructor did not: the time constants of a model on which `learn_tau` was called."""
+    already = _learned_tau(model)
+    for path in [name for name in learned if name not in already]:
+        prefix, _, name = path.rpartition(".")
+        module = model.get_submodule(prefix)
+        ratio = module.get_buffer(name)
+        del module._buffers[name]
+        module.register_parameter(name, nn.Parameter(torch.zeros_like(ratio)))
 
 
 def _restore_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:

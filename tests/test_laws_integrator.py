@@ -8,7 +8,6 @@ from tests.laws import model_classes, point, relaxation_classes
 
 every_model = pytest.mark.parametrize("kind", model_classes(), ids=lambda kind: kind.__name__)
 every_relaxation = pytest.mark.parametrize("kind", relaxation_classes(), ids=lambda kind: kind.__name__)
-MAPS = {"Henon"}  # relaxations in name only: as flows they run away
 
 
 def scene(kind, *batch, time=4):
@@ -63,7 +62,7 @@ def test_a_row_of_a_batch_runs_as_it_would_alone(kind, how):
             assert run.stats.rejected[i] == alone.stats.rejected
 
 
-@pytest.mark.parametrize("kind", [k for k in model_classes() if k.__name__ not in MAPS], ids=lambda kind: kind.__name__)
+@every_model
 def test_as_dt_goes_to_zero_the_run_becomes_the_adaptive_one(kind):
     model, x, us, dt = scene(kind, 2)
     fine = integrate(model, us, x, dt=dt, steps=Adaptive(1e-10, 1e-12), save=Last()).xs
@@ -117,4 +116,3 @@ def test_states_may_be_asked_for_between_steps(kind):
 
 def test_the_laws_meet_models_of_every_kind():
     assert len(model_classes()) >= 15
-    assert {"Henon"} >= MAPS

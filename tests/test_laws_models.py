@@ -6,15 +6,14 @@ import torch
 from torch.func import functional_call, jacrev, jvp, vmap
 
 from ctrnn import _tree as tree
-from ctrnn.dynamics import Model, Wrapped
+from ctrnn.dynamics import Model, Relaxation, Wrapped
 from ctrnn.models import LSTM, MTRNN, Stack
-from ctrnn.models._units import Units
 from tests.laws import alphas, flat_step, graph_has_cycle, model_classes, point, relaxation_classes, step
 
 every_model = pytest.mark.parametrize("kind", model_classes(), ids=lambda kind: kind.__name__)
 every_relaxation = pytest.mark.parametrize("kind", relaxation_classes(), ids=lambda kind: kind.__name__)
 every_saved_model = pytest.mark.parametrize(
-    "kind", [kind for kind in model_classes() if kind is not Wrapped], ids=lambda kind: kind.__name__
+    "kind", [kind for kind in model_classes() if kind.config is not Model.config], ids=lambda kind: kind.__name__
 )
 
 
@@ -119,9 +118,7 @@ def test_derivatives_of_one_step_are_those_of_finite_differences(kind):
     assert torch.autograd.gradcheck(lambda *a: moved(*a), (*leaves, drive, *parameters), atol=1e-7 * size, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "kind", [k for k in relaxation_classes() if issubclass(k, (Units, Stack))], ids=lambda k: k.__name__
-)
+@every_relaxation
 def test_the_flow_is_differentiable_in_a_learned_tau(kind):
     model = kind.example()
     model.learn_tau()
@@ -224,11 +221,11 @@ def test_a_configuration_is_json_and_rebuilds_the_model(kind):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_loaded_model_is_the_saved_one_bit_for_bit(kind, dtype, tmp_path):
     model = kind.example().to(dtype)
-    if isinstance(model, (Units, Stack)):
+    if isinstance(model, Relaxation):
         model.learn_tau()
-        with torch.no_grad():
-            for p in model.parameters():
-                p.add_(torch.rand_like(p) / 7)
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(torch.rand_like(p) / 7)
     rng = torch.get_rng_state()
     model.save(tmp_path / "model.safetensors")
     again = Model.load(tmp_path / "model.safetensors")
@@ -239,6 +236,10 @@ def test_a_loaded_model_is_the_saved_one_bit_for_bit(kind, dtype, tmp_path):
     assert_same(step(again, t, x, u), step(model, t, x, u))
     assert_same(tuple(again.state_dict().values()), tuple(model.state_dict().values()))
     assert again.readout(x).equal(model.readout(x))
+
+
+def test_only_what_holds_a_cell_of_the_users_own_has_no_configuration():
+    assert [kind for kind in model_classes() if kind.config is Model.config] == [Wrapped]
 
 
 def test_a_model_without_configuration_says_what_to_do_instead(tmp_path):
