@@ -5,9 +5,11 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.linalg import hadamard
+from scipy.stats import binom
 
 from ctrnn import Adaptive, Euler, Fixed, Iterate, integrate, learning
-from ctrnn.models import BAM, BAMState, Hopfield, ModernHopfield
+from ctrnn.models import BAM, AdaptiveBAM, AdaptiveBAMState, BAMState, Hopfield, ModernHopfield
 
 seeds = st.integers(0, 10**6)
 
@@ -32,7 +34,8 @@ def symmetric(n, seed, diagonal=False):
 
 def relax(model, x0, samples=20, dt=1.0, steps=None):
     """Without input; the states after every dt."""
-    held = torch.zeros(samples, *x0.shape[:-1], model.n_in, dtype=torch.float64)
+    first = x0 if isinstance(x0, torch.Tensor) else x0[0]
+    held = torch.zeros(samples, *first.shape[:-1], model.n_in, dtype=torch.float64)
     with torch.no_grad():
         return integrate(model, held, x0, dt=dt, steps=steps)
 
@@ -231,3 +234,102 @@ def test_what_cannot_be_stored_is_refused():
 def test_infinite_gain_survives_a_file(tmp_path):
     Hopfield.of(symmetric(4, 0)).save(tmp_path / "m.safetensors")
     assert Hopfield.load(tmp_path / "m.safetensors").gain == math.inf
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=seeds)
+def test_units_that_switch_at_once_end_at_rest_or_in_a_cycle_of_two(seed):
+    ys = relax(Hopfield.of(symmetric(16, seed)), signs(8, 16, seed=seed + 1), 80).ys
+    assert torch.equal(ys[-1], ys[-3])
+
+
+def test_a_unit_without_a_field_shows_plus_one():
+    ys = relax(Hopfield.of(torch.zeros(2, 2).double()), -torch.ones(2).double(), 1).ys
+    assert ys.tolist() == [[1.0, 1.0]]
+
+
+def test_as_many_units_leave_a_stored_pattern_as_the_binomial_tail_says():
+    n, count = 64, 17
+    # Each unit's field is n - 1 for it and the sum of (n - 1)(count - 1) signs; without a field it shows +1.
+    terms = (n - 1) * (count - 1)
+    tail = binom(terms, 0.5)
+    against = terms / 2 + (n - 1) / 2  # signs against it that leave no field
+    expected = tail.sf(against) + tail.pmf(against) / 2
+    patterns = [signs(count, n, seed=seed) for seed in range(400)]
+    wrong = [(relax(Hopfield.of(learning.hebbian(p)), p, 1).ys[-1] != p).double().mean() for p in patterns]
+    measured = torch.stack(wrong)
+    assert abs(float(measured.mean()) - expected) < 4 * float(measured.std()) / 20
+    assert abs(expected - math.erfc(math.sqrt(n / (2 * (count - 1)))) / 2) < 0.002
+
+
+def test_the_modern_network_averages_all_patterns_or_similar_ones_or_none():
+    rows = torch.tensor(hadamard(8), dtype=torch.float64)
+    patterns = torch.cat([rows[1:3].repeat_interleave(2, 0).repeat(1, 2), rows[3:7]], 1)  # two clusters of two
+    for beta, alike in ((0.01, 4), (0.22, 2), (2.0, 1)):
+        rest = relax(ModernHopfield.of(patterns, beta=beta), patterns[:1] + 0.01 * normal(1, 24), 400).xs[-1, 0]
+        torch.testing.assert_close(rest, patterns[:alike].mean(0), rtol=0, atol=0.05)
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, gain=st.sampled_from([0.5, 2.0]))
+def test_the_flow_of_two_fields_never_climbs(seed, gain):
+    model = BAM.of(normal(4, 3, seed=seed), gain=gain, tau=BAMState(x=1.0, y=0.3))
+    x0 = BAMState(normal(5, 4, seed=seed + 1), normal(5, 3, seed=seed + 2))
+    run = relax(model, x0, 10, steps=Adaptive(1e-7, 1e-9))
+    assert bool((model.energy(run.xs).diff(dim=0) <= 1e-6).all())
+
+
+def test_a_pair_more_is_stored_by_adding_it():
+    keys, values = signs(5, 12), signs(5, 7, seed=1)
+    M = sum(learning.correlation(keys[k : k + 1], values[k : k + 1]) for k in range(5))
+    assert torch.equal(M, learning.correlation(keys, values))
+
+
+def learner(seed, gain, tau):
+    model = AdaptiveBAM(4, 3, gain=gain, tau=tau).double()
+    with torch.no_grad():
+        model.W.copy_(normal(4, 3, seed=seed))
+    shapes = ((5, 4), (5, 3), (5, 4, 3))
+    return model, AdaptiveBAMState(*[normal(*shape, seed=seed + k) for k, shape in enumerate(shapes, 1)])
+
+
+@settings(max_examples=10, deadline=None)
+@given(seed=seeds, gain=st.sampled_from([math.inf, 0.7, 3.0]))
+def test_fields_and_memory_that_change_together_never_climb(seed, gain):
+    model, x0 = learner(seed, gain, 1.0)
+    energies = model.energy(relax(model, x0, 30).xs)
+    assert bool((energies.diff(dim=0) <= 1e-12).all())
+    if math.isfinite(gain):
+        model.tau = AdaptiveBAMState(x=1.0, y=0.3, M=5.0)
+        energies = model.energy(relax(model, x0, 10, steps=Adaptive(1e-7, 1e-9)).xs).detach()
+        assert bool((energies.diff(dim=0) <= 1e-6).all())
+        assert float(energies[0].sub(energies[-1]).max()) > 1e-3
+
+
+def test_the_memory_is_what_was_shown_weighted_by_how_long_ago():
+    keys, values, samples, alpha = signs(3, 4), signs(3, 3, seed=1), 5, 0.1
+    us = 100 * torch.cat([keys, values], -1).repeat_interleave(samples, 0)
+    model = AdaptiveBAM(4, 3, gain=math.inf, tau=AdaptiveBAMState(x=1.0, y=1.0, M=1 / alpha)).double()
+    with torch.no_grad():
+        M = integrate(model, us, dt=1.0).xs.M[-1]
+        at_once = integrate(AdaptiveBAM(4, 3, gain=math.inf).double(), us, dt=1.0).xs.M[-1]
+    weights = [(1 - (1 - alpha) ** samples) * (1 - alpha) ** (samples * (2 - k)) for k in range(3)]
+    expected = sum(w * torch.outer(x, y) for w, x, y in zip(weights, keys, values, strict=True))
+    torch.testing.assert_close(M, expected, rtol=1e-12, atol=1e-12)
+    assert torch.equal(at_once, torch.outer(keys[-1], values[-1]))
+
+
+def test_a_memory_that_learns_no_more_is_a_bam():
+    model, x0 = learner(0, 1.3, AdaptiveBAMState(x=1.0, y=0.5, M=1e9))
+    shared = x0.M[0]
+    x0 = x0._replace(M=shared.expand(5, 4, 3))
+    learned = relax(model, x0, 5, 0.25).xs
+    frozen = relax(model.frozen(shared), BAMState(x0.x, x0.y), 5, 0.25).xs
+    torch.testing.assert_close((learned.x, learned.y), tuple(frozen), rtol=1e-7, atol=1e-7)
+
+
+def test_an_adaptive_memory_survives_a_file(tmp_path):
+    model, x0 = learner(0, 1.3, AdaptiveBAMState(x=1.0, y=0.5, M=4.0))
+    model.save(tmp_path / "m.safetensors")
+    loaded = AdaptiveBAM.load(tmp_path / "m.safetensors").double()
+    assert torch.equal(relax(loaded, x0, 3, 0.5).xs.M, relax(model, x0, 3, 0.5).xs.M)

@@ -1,5 +1,7 @@
 """The models: every one a vector field, most of them relaxations tau dx/dt = F - x."""
 
+from ctrnn.models.adaptive_bam import AdaptiveBAM as AdaptiveBAM
+from ctrnn.models.adaptive_bam import AdaptiveBAMState as AdaptiveBAMState
 from ctrnn.models.associative import BAM as BAM
 from ctrnn.models.associative import BAMState as BAMState
 from ctrnn.models.associative import Hopfield as Hopfield

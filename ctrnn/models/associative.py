@@ -158,10 +158,7 @@ class BAM(Relaxation):
 
     def energy(self, x: BAMState, u: Vector | float = 0.0) -> Energy:
         """E = -f(x) M f(y) - I f(x) - J f(y) + the integrals of `Hopfield.energy`."""
-        both, V = torch.cat([x.x, x.y], -1), self.readout(x)
-        fx, fy = V.split((self.n, self.m), -1)
-        E = -(F.linear(fy, self.M) * fx).sum(-1) - (u * V).sum(-1)
-        return E if math.isinf(self.gain) else E + (V * both - _log_cosh(self.gain * both) / self.gain).sum(-1)
+        return field_energy(x.x, x.y, self.M, u, self.gain)
 
     def initial_state(self, *batch: int) -> BAMState:
         """Both fields at zero."""
@@ -252,6 +249,15 @@ class ModernHopfield(Relaxation):
 def graded(x: Tensor, gain: float) -> Tensor:
     """tanh(gain x); for an infinite gain its limit, with sgn 0 = +1."""
     return torch.where(x >= 0, 1.0, -1.0).to(x.dtype) if math.isinf(gain) else torch.tanh(gain * x)
+
+
+def field_energy(x: Vector, y: Vector, M: Float[Tensor, "*batch x y"], u: Vector | float, gain: float) -> Energy:
+    """The energy of two fields between which there is the memory M; u = (I, J)."""
+    both = torch.cat([x, y], -1)
+    V = graded(both, gain)
+    fx, fy = V.split((x.shape[-1], y.shape[-1]), -1)
+    E = -torch.einsum("...i,...ij,...j->...", fx, M, fy) - (u * V).sum(-1)
+    return E if math.isinf(gain) else E + (V * both - _log_cosh(gain * both) / gain).sum(-1)
 
 
 def checked_gain(gain: float) -> float:
