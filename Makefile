@@ -10,7 +10,7 @@ INPUTS := pyproject.toml constraints.txt
 demo: $(VENV)/.installed
 	$(BIN)/ctrnn run flipflop
 
-figures: $(VENV)/.installed
+figures: $(VENV)/.installed-scenarios
 	$(BIN)/ctrnn figures
 
 # One torch thread per worker: two workers share two cores.
@@ -30,6 +30,11 @@ $(VENV)/.installed: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e .
 	touch $@
 
+# What some scenarios read or compare with.
+$(VENV)/.installed-scenarios: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[scenarios]'
+	touch $(VENV)/.installed $@
+
 $(VENV)/.installed-test: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[test]'
-	touch $(VENV)/.installed $@
+	touch $(VENV)/.installed $(VENV)/.installed-scenarios $@

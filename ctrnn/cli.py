@@ -33,6 +33,10 @@ class UnknownScenario(ValueError):
     """There is no scenario of that name."""
 
 
+class MissingPackage(ImportError):
+    """A scenario needs a package that is not installed."""
+
+
 class Scenario(NamedTuple):
     """A script as it reads, without running it."""
 
@@ -90,7 +94,11 @@ def _literal(default: ast.expr | None) -> object:
 
 
 def load(path: Path) -> Callable[..., Result]:
-    """Import a script and give its function `run`."""
+    """Import a script and give its function `run`.
+
+    Raises:
+        MissingPackage: it needs one that is not installed; says how to install it.
+    """
     # As `python scenarios/NAME.py` does: helpers beside the script can be imported, and so can the script.
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -98,7 +106,13 @@ def load(path: Path) -> Callable[..., Result]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except ModuleNotFoundError as problem:
+        raise MissingPackage(
+            f"Scenario {path.stem} needs the package {problem.name}: pip install 'ctrnn-sim[scenarios]', from a "
+            "checkout pip install '.[scenarios]'."
+        ) from problem
     return module.run
 
 
@@ -202,7 +216,7 @@ def _dispatch(tokens: Sequence[str]) -> int:
         status = app(tokens, exit_on_error=False, error_console=errors, result_action="return_value")
     except CycloptsError:
         return 2
-    except UnknownScenario as problem:
+    except (UnknownScenario, MissingPackage) as problem:
         errors.print(Text(str(problem), "red"), soft_wrap=True)
         return 2
     return status or 0

@@ -132,6 +132,14 @@ def test_a_scenario_whose_claims_hold_writes_its_files_here_and_exits_with_0(che
     assert "one is one" in capsys.readouterr().out
 
 
+def test_a_package_that_is_not_installed_is_named_with_what_to_do(checkout, capsys):
+    (checkout / "scenarios" / "needs.py").write_text('"""A stub that needs more."""\n\nimport no_such_package\n')
+    assert cli.main(["run", "needs"]) == 2
+    said = capsys.readouterr().err
+    assert "no_such_package" in said
+    assert "pip install 'ctrnn-sim[scenarios]'" in said
+
+
 @pytest.mark.parametrize(("name", "status"), [("fails", 1), ("found", 0)])
 def test_a_failed_claim_is_written_and_decides_the_status_only_if_exact(checkout, name, status):
     assert cli.main(["run", name]) == status
