@@ -243,6 +243,12 @@ def test_units_that_switch_at_once_end_at_rest_or_in_a_cycle_of_two(seed):
     assert torch.equal(ys[-1], ys[-3])
 
 
+def test_a_sweep_of_graded_units_has_a_gradient():
+    model = Hopfield.of(symmetric(4, 0), gain=1.3)
+    order, x = torch.tensor([2, 0, 3, 1, 2]), normal(2, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, W: model.sweep(x, order), (x, model.W_rec))
+
+
 def test_a_unit_without_a_field_shows_plus_one():
     ys = relax(Hopfield.of(torch.zeros(2, 2).double()), -torch.ones(2).double(), 1).ys
     assert ys.tolist() == [[1.0, 1.0]]

@@ -77,10 +77,12 @@ class Hopfield(Units):
         Asynchronous switching: as W_rec is symmetric and has no negative diagonal, no switch raises the energy of
         two-state units, and without a diagonal none raises that of graded ones.
         """
-        x = x.clone()
+        x, V = x.clone(), self.activity(x)
         external = (u + self.b_rec).expand_as(x)
         for i in order.tolist():
-            x[..., i] = F.linear(self.activity(x), self.W_rec[i]) + external[..., i]
+            x[..., i] = F.linear(V, self.W_rec[i]) + external[..., i]
+            V = V.clone()  # what the product keeps for its gradient must not change
+            V[..., i] = self.activity(x[..., i])
         return x
 
     @property
