@@ -10,7 +10,8 @@ from torch import Generator, Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models import conversion
-from ctrnn.models.associative import BAM, Hopfield, ModernHopfield
+from ctrnn.models.adaptive_bam import AdaptiveBAM, AdaptiveBAMState
+from ctrnn.models.associative import BAM, BAMState, Hopfield, ModernHopfield
 from ctrnn.models.attention import Attentive
 from ctrnn.models.gated import GRU, LSTM, Elman, LSTMState, PaperGRU
 from ctrnn.models.gated_feedback import GatedFeedback
@@ -245,6 +246,14 @@ def _bam(draw: Generator) -> Pair:
     return pair._replace(seen=lambda x: torch.cat([x.x, x.y], -1))
 
 
+def _adaptive(draw: Generator) -> Pair:
+    parent = BAM.of(_randn(draw, N, N_IN), gain=1.0)
+    x, y = _randn(draw, BATCH, N), _randn(draw, BATCH, N_IN)
+    x0 = AdaptiveBAMState(x, y, parent.M.detach().expand(BATCH, -1, -1))
+    pair = _plain(AdaptiveBAM(N, N_IN, gain=1.0).double(), parent, draw, x0)
+    return pair._replace(seen=lambda x: BAMState(x.x, x.y), tau=lambda dt: AdaptiveBAMState(x=1.0, y=1.0, M=1e15))
+
+
 def _modern(draw: Generator) -> Pair:
     X, beta = _randn(draw, N, N), 1.5
     W = X @ X.T
@@ -314,6 +323,7 @@ KIN = (
     Kin(Hopfield, CTRNN, "f = tanh, W_in = I", ALWAYS, _hopfield),
     Kin(ModernHopfield, CTRNN, "the units are the overlaps X x, W_rec = X X^T, f = softmax", ALWAYS, _modern),
     Kin(BAM, Hopfield, "W_rec = [[0, M], [M^T, 0]]", CONTINUOUS, _bam),
+    Kin(AdaptiveBAM, BAM, "tau_M -> infinity", ALWAYS, _adaptive),
     Kin(LTC, BeerCTRNN, "g -> 0 at constant g E", ALWAYS, _ltc),
     Kin(Elman, RateRNN, "the two biases are one", ALWAYS, _elman_rate),
     Kin(EchoState, RateRNN, "nothing is fed back", ALWAYS, _echo),
