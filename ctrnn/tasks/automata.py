@@ -82,12 +82,14 @@ class Automaton:
             ValueError: there is no such string of one of the lengths.
         """
         generator = source(len(lengths), generator)
-        for length, wanted in sorted(set(zip(lengths.tolist(), accepted.tolist(), strict=True))):
-            kind = "accepted" if wanted else "rejected"
-            require(self.count(length, wanted) > 0, f"no string of {length} symbols is {kind}: take other lengths")
-        ways = self._ways(int(lengths.max()))
+        longest = int(lengths.max())
+        ways = self._ways(longest)
+        missing = ways[accepted.long(), lengths, self.start].isneginf()
+        if bool(missing.any()):
+            kind = "accepted" if accepted[missing][0] else "rejected"
+            raise ValueError(f"no string of {lengths[missing][0]} symbols is {kind}: take other lengths.")
         table, state, drawn = torch.tensor(self.transitions), torch.full(lengths.shape, self.start), []
-        for t in range(int(lengths.max())):
+        for t in range(longest):
             left = (lengths - t - 1).clamp(min=0)
             odds = ways[accepted.long()[:, None], left[:, None], table[state]].softmax(-1)
             place = uniform(0.0, 1.0, (len(lengths), 1), generator)

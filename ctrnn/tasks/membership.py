@@ -91,8 +91,8 @@ class Membership:
         self, lengths: Int[Tensor, "batch"], accepted: Bool[Tensor, "batch"], generator: torch.Generator
     ) -> Int[Tensor, "symbol batch"]:
         """Strings of these lengths, a share of the rejected ones one symbol away from an accepted one."""
-        drawn = self.automaton.strings(lengths, accepted, generator)
-        other = self.automaton.strings(lengths, torch.ones_like(accepted), generator)
+        kinds = torch.cat([accepted, torch.ones_like(accepted)])
+        drawn, other = self.automaton.strings(lengths.repeat(2), kinds, generator).chunk(2, 1)
         row = torch.arange(len(lengths))
         place = (uniform(0.0, 1.0, lengths.shape, generator) * lengths).long()
         shift = integers(1, self.n_in - 1, lengths.shape, generator)
