@@ -23,3 +23,6 @@ from ctrnn.analysis.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from ctrnn.analysis.memory import Memory as Memory
 from ctrnn.analysis.memory import linear_memory as linear_memory
 from ctrnn.analysis.memory import memory_capacity as memory_capacity
+from ctrnn.analysis.retrieval import critical_load as critical_load
+from ctrnn.analysis.retrieval import one_step_error as one_step_error
+from ctrnn.analysis.retrieval import retrieval_overlap as retrieval_overlap
