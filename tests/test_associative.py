@@ -129,6 +129,15 @@ def test_the_projection_holds_as_many_independent_patterns_as_there_are_units():
     assert torch.equal(relax(model, patterns, 3).ys[-1], patterns)
 
 
+def test_the_projection_without_its_diagonal_holds_signs():
+    patterns = signs(9, 16)
+    W = learning.pseudo_inverse(patterns)
+    assert float(W.diagonal().max()) < 1
+    hollow = W - torch.diag(W.diagonal())
+    assert torch.equal(relax(Hopfield.of(hollow), patterns, 1).ys[-1], patterns)
+    assert float((patterns @ hollow.T - patterns).abs().max()) > 0.1
+
+
 # Kosko (1988): two pairs whose memory, recall and energies he works out.
 A = torch.tensor([[1.0, -1, 1, -1, 1, -1], [1, 1, 1, -1, -1, -1]], dtype=torch.float64)
 B = torch.tensor([[1.0, 1, -1, -1], [1, -1, 1, -1]], dtype=torch.float64)

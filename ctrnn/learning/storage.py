@@ -28,7 +28,7 @@ def pseudo_inverse(patterns: Patterns) -> Weights:
     """W = Xi^+ Xi, the projection on the span of the patterns (Personnaz, Guyon & Dreyfus 1986, Phys. Rev. A 34:4217).
 
     Every pattern is a fixed point, W xi = xi, up to n linearly independent ones. The diagonal is kept: without it that
-    would not hold.
+    would not hold, though the signs would, sgn(W xi) = xi, as long as all of it is below 1.
     """
     _check("patterns", patterns)
     return torch.linalg.pinv(patterns) @ patterns
