@@ -45,6 +45,43 @@ def test_a_fine_solution_is_that_of_scipy():
     np.testing.assert_allclose(run.xs[-1].detach(), found.y[:, -1], rtol=1e-7, atol=1e-9)
 
 
+def test_a_fine_solution_at_irregular_times_is_that_of_scipy_between_them():
+    model, drive, spans = ltc(), us(6)[:, 0], torch.tensor([0.3, 1.7, 0.02, 0.9, 4.1, 0.6], dtype=torch.float64)
+    edges = torch.cat([torch.zeros(1, dtype=torch.float64), spans.cumsum(0)])
+    run = integrate(model, Held(drive, edges=edges), steps=Adaptive(1e-10, 1e-12))
+    v = np.zeros(5)
+    for u, span, expected in zip(drive, spans.tolist(), run.xs.detach(), strict=True):
+        slope = lambda t, v, u=u: model(torch.tensor(t), torch.as_tensor(v), u).detach().numpy()
+        v = solve_ivp(slope, (0.0, span), v, method="DOP853", rtol=1e-11, atol=1e-13).y[:, -1]
+        np.testing.assert_allclose(expected, v, rtol=1e-7, atol=1e-9)
+
+
+def test_a_unit_that_hears_inputs_only_decays_to_its_balance_with_its_own_time_constant():
+    model = ltc(tau=torch.tensor([0.5, 1.0, 2.0, 0.3, 1.5]))
+    with torch.no_grad():
+        model.raw_g[:, :5] = -1e3  # no conductance between units
+    u, v0 = us(1, 1)[0, 0], us(1, 1, 5, seed=2)[0, 0]
+    g = torch.nn.functional.softplus(model.raw_g[:, 5:])
+    open_ = torch.sigmoid(model.slope[:, 5:] * (u - model.mu[:, 5:]))
+    total = 1 + (g * open_).sum(-1)
+    rest = (model.V_leak + (g * open_ * model.E[:, 5:]).sum(-1)) / total
+    run = integrate(model, u.expand(1, 2), v0, dt=0.7, steps=Adaptive(1e-11, 1e-13))
+    expected = rest + (v0 - rest) * torch.exp(-0.7 * total / model.tau)
+    torch.testing.assert_close(run.xs[0], expected, rtol=1e-8, atol=1e-10)
+
+
+def test_weights_begin_in_the_ranges_of_ncps():
+    model, ranges = LTC(40, 30, generator=seeded()), LTCCell(FullyConnected(2, 2), 2)._init_ranges
+    drawn = {
+        "w": torch.nn.functional.softplus(model.raw_g), "sigma": model.slope, "mu": model.mu, "vleak": model.V_leak
+    }  # fmt: skip
+    for name, values in drawn.items():
+        low, high = ranges[name]
+        assert low - 1e-6 <= values.min() <= low + 0.1 * (high - low), name
+        assert high - 0.1 * (high - low) <= values.max() <= high + 1e-6, name
+    assert model.E.unique().tolist() == [-1.0, 1.0]
+
+
 def ncps_cell(model, unfolds=6):
     """The same network as ncps has it: weights [from, to], absolute conductances, capacitance tau gleak."""
     cell = LTCCell(FullyConnected(model.n, model.n), model.n_in, input_mapping="none", output_mapping="none",
@@ -73,6 +110,20 @@ def test_the_fused_steps_are_those_of_ncps(span):
     for k, u in enumerate(us()):
         _, v = cell(u, v, elapsed_time=span)
         torch.testing.assert_close(run.xs[k], v, rtol=1e-7, atol=1e-8)  # ncps adds 1e-8 to its denominator
+
+
+def test_spans_of_each_sequence_are_those_of_ncps_for_one_sequence_at_a_time():
+    # ncps divides units by spans: several spans at once raise, or mix them up where there are as many as units.
+    model = ltc(tau=torch.tensor([0.5, 1.0, 2.0, 0.3, 1.5]))
+    cell, spans = ncps_cell(model), torch.rand(8, 3, dtype=torch.float64, generator=seeded(5)) + 0.1
+    spans[:, 0] = 1.2  # the longest span of every sample decides how many steps all take: six
+    edges = torch.cat([torch.zeros(1, 3, dtype=torch.float64), spans.cumsum(0)])
+    run = integrate(model, Held(us(), edges=edges), steps=Fixed(0.2), solver=SemiImplicitEuler())
+    for row in range(3):
+        v = torch.zeros(1, 5, dtype=torch.float64)
+        for k in range(8):
+            _, v = cell(us()[k, row : row + 1], v, elapsed_time=float(spans[k, row]))
+            torch.testing.assert_close(run.xs[k, row], v[0], rtol=1e-7, atol=1e-8)
 
 
 def test_fused_steps_approach_the_flow_at_first_order():
@@ -128,6 +179,22 @@ def test_each_sequence_has_its_own_times():
     torch.testing.assert_close(together.xs, fixed.xs, rtol=1e-6, atol=1e-7)
 
 
+def in_two(drive, spans):
+    """The same signal with every held interval cut at a third."""
+    pieces = torch.stack([spans / 3, 2 * spans / 3], 1).flatten(0, 1)
+    return drive.repeat_interleave(2, 0), torch.cat([torch.zeros_like(pieces[:1]), pieces.cumsum(0)])
+
+
+def test_a_redundant_edge_does_not_change_the_flow():
+    spans = torch.rand(8, 3, dtype=torch.float64, generator=seeded(5)) + 0.2
+    edges = torch.cat([torch.zeros(1, 3, dtype=torch.float64), spans.cumsum(0)])
+    drive, cut = in_two(us(), spans)
+    for model in (ltc(), CTRNN(5, 2, generator=seeded()).double()):
+        whole = integrate(model, Held(us(), edges=edges), steps=Adaptive(1e-9, 1e-11)).xs
+        twice = integrate(model, Held(drive, edges=cut), steps=Adaptive(1e-9, 1e-11)).xs
+        torch.testing.assert_close(twice[1::2], whole, rtol=1e-7, atol=1e-8)
+
+
 def cfc(n=5, n_in=2):
     return CfC(n, n_in, backbone=7, generator=seeded()).double()
 
@@ -164,3 +231,10 @@ def test_the_number_of_inputs_counts_the_span_last():
     model = cfc()
     assert model.n_in == 3
     assert CfC.from_config(model.config).n_in == 3
+
+
+def test_two_spans_of_the_closed_form_are_not_their_sum():
+    model, u = cfc(), us(1)[0]
+    at = lambda x, span: model.target(torch.tensor(0.0), x, torch.cat([u, torch.full((3, 1), span)], -1))
+    x = model.initial_state(3)
+    assert (at(at(x, 1.0), 1.0) - at(x, 2.0)).abs().max() > 0.05
