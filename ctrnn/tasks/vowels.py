@@ -49,10 +49,10 @@ def scale() -> tuple[Float64[Tensor, " channel"], Float64[Tensor, " channel"]]:
 
 @dataclass(frozen=True)
 class JapaneseVowels(Framed):
-    """u(t) = the last frame that was not dropped; which of nine men says the vowels /ae/?
+    """u(t) = the last frame that was not dropped; which of nine men says the vowels a and e?
 
     The data of Kudo, Toyama & Shimbo (1999), Pattern Recognition Letters 20:1103-1111, from the wheel of aeon (extra
-    `scenarios`): 270 utterances to learn from and 370 others, of 7 to 29 frames of 12 cepstrum coefficients of linear
+    `scenarios`): 270 utterances to learn from and 370 others, of 7 to 29 frames of 12 coefficients of linear
     prediction. Each channel is shifted and scaled by its mean and standard deviation in the training split. Each frame
     but the first is dropped with a probability drawn uniformly from `drop` (low, high) for its trial, and the frame
     before it is then held on. A frame comes every `frame`, in the unit of the network's tau.
