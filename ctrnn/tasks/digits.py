@@ -2,7 +2,6 @@
 
 import functools
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,7 +17,7 @@ from ctrnn.decoding.ctc import best_path
 
 from .draws import dtype_or_default, integers, require, source
 from .grid import check_dt, samples, staircase
-from .labels import edit_distance
+from .labels import constant_string, label_scores
 from .trials import HasOutputs, Outputs, Trials, outputs, scored
 
 SPLITS = ("train", "validation", "test")
@@ -143,38 +142,13 @@ class DigitStrings:
 
         By best-path decoding.
         """
-        return score(best_path(*self._read(traj, trials)), trials)
+        return label_scores(best_path(*self._read(traj, trials)), trials.targets)
 
     def chance(self, trials: Trials) -> dict[str, float]:
-        """Scores of a constant string fitted to these trials' labels.
-
-        It grows from the empty string, each time by the insertion that lowers the label error most, until none does.
-        """
-        guess: Sequence[int] = ()
-        best = score(self._always(guess, trials), trials)
-        while True:
-            longer = [(*guess[:i], label, *guess[i:]) for i in range(len(guess) + 1) for label in range(1, self.n_out)]
-            scores = [score(self._always(candidate, trials), trials) for candidate in longer]
-            error, winner = min((s["label_error"], i) for i, s in enumerate(scores))
-            if error >= best["label_error"]:
-                return best
-            guess, best = longer[winner], scores[winner]
+        """Scores of a constant string fitted to these trials' labels."""
+        return label_scores(constant_string(trials.targets, range(1, self.n_out)), trials.targets)
 
     def _read(self, traj: HasOutputs, trials: Trials) -> tuple[Tensor, Int[Tensor, "batch"]]:
         """The outputs from the first that is scored on, and how many of them belong to each string."""
         mask = scored(trials)
         return outputs(traj, trials, self.n_out)[int(mask.any(1).int().argmax()) :], mask.sum(0)
-
-    @staticmethod
-    def _always(guess: Sequence[int], trials: Trials) -> Int[Tensor, "batch label"]:
-        return trials.targets.new_tensor(guess).expand(len(trials.targets), -1)
-
-
-def score(strings: Int[Tensor, "batch string"], trials: Trials) -> dict[str, float]:
-    """Label error and sequence accuracy of label strings padded with -1."""
-    edits = edit_distance(strings, trials.targets)
-    n_labels = (trials.targets >= 0).sum()
-    return {
-        "label_error": (edits.sum() / n_labels).item(),
-        "sequence_accuracy": (edits == 0).double().mean().item(),
-    }
