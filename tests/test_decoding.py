@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrnn.decoding import best_path, prefix_search, viterbi
+from ctrnn.decoding import best_path, collapse, markov_chain, prefix_search, viterbi
 
 
 def posteriors(seed, n_time, n_labels, sharp=1.0):
@@ -15,7 +15,7 @@ def posteriors(seed, n_time, n_labels, sharp=1.0):
     return scores.log_softmax(-1)
 
 
-def collapse(path):
+def says(path):
     """What a path says (Graves et al. 2006, section 3.1): repeats are merged, then blanks go."""
     return tuple(k for i, k in enumerate(path) if k != 0 and (i == 0 or k != path[i - 1]))
 
@@ -24,7 +24,7 @@ def by_enumeration(table):
     """Probability of every labelling: the sum over all its paths."""
     total = defaultdict(float)
     for path in product(range(table.shape[1]), repeat=len(table)):
-        total[collapse(path)] += float(table[range(len(table)), path].sum().exp())
+        total[says(path)] += float(table[range(len(table)), path].sum().exp())
     return total
 
 
@@ -70,6 +70,20 @@ def test_best_path_reads_each_sequence_up_to_its_length():
     table = F.one_hot(torch.tensor([[1, 1, 0, 2], [2, 0, 2, 1]]).T, 3).double().clamp_min(1e-9).log()
     assert best_path(table).tolist() == [[1, 2, -1], [2, 2, 1]]
     assert best_path(table, lengths=torch.tensor([2, 0])).tolist() == [[1], [-1]]
+
+
+@settings(max_examples=20, deadline=None)
+@given(seed=st.integers(0, 10**6), n_time=st.integers(1, 8), blank=st.integers(0, 2))
+def test_collapsing_merges_repetitions_and_then_drops_blanks(seed, n_time, blank):
+    draw = torch.Generator().manual_seed(seed)
+    path = torch.randint(3, (n_time, 4), generator=draw)
+    lengths = torch.randint(n_time + 1, (4,), generator=draw)
+    found = collapse(path, lengths, blank)
+    for row, length in enumerate(lengths.tolist()):
+        said = path[:length, row].tolist()
+        expected = [k for i, k in enumerate(said) if k != blank and (i == 0 or k != said[i - 1])]
+        assert found[row].tolist() == expected + [-1] * (found.shape[1] - len(expected))
+    assert torch.equal(found, best_path(F.one_hot(path, 3), lengths, blank))
 
 
 def test_long_sequences_do_not_underflow_and_certain_blanks_cut_them():
@@ -138,3 +152,66 @@ def test_a_forbidden_transition_is_not_taken():
         viterbi(scores, torch.full((2, 2), -torch.inf))
     with pytest.raises(ValueError, match="transitions"):
         viterbi(scores, torch.zeros(3, 3))
+
+
+def test_viterbi_reads_each_sequence_up_to_its_length():
+    draw = torch.Generator().manual_seed(0)
+    scores = torch.randn(7, 2, 3, 4, generator=draw)
+    transitions, initial = torch.randn(4, 4, generator=draw), torch.randn(4, generator=draw)
+    lengths = torch.tensor([[7, 1, 3], [2, 6, 5]])
+    padded = scores.where(torch.arange(7)[:, None, None, None] < lengths[..., None], torch.nan)
+    found = viterbi(padded, transitions, initial, lengths)
+    for i, j in product(range(2), range(3)):
+        n = int(lengths[i, j])
+        assert torch.equal(found[:n, i, j], viterbi(scores[:n, i, j], transitions, initial))
+        assert bool((found[n:, i, j] == -1).all())
+
+
+def test_a_markov_chain_is_counted_from_aligned_labels():
+    labels = torch.tensor([[0, 0, 1, 1, 1, 0], [2, 2, 0, -1, -1, -1]]).T
+    chain = markov_chain(labels, 3, smoothing=0.0)
+    close = lambda a, b: torch.testing.assert_close(a.exp(), torch.tensor(b))
+    close(chain.log_priors, [4 / 9, 3 / 9, 2 / 9])
+    close(chain.log_initial, [1 / 2, 0, 1 / 2])
+    close(chain.log_transitions, [[1 / 2, 1 / 3, 1 / 2], [1 / 2, 2 / 3, 0], [0, 0, 1 / 2]])
+    smooth = markov_chain(labels, 4)
+    close(smooth.log_priors, [5 / 13, 4 / 13, 3 / 13, 1 / 13])
+    close(smooth.log_initial, [2 / 6, 1 / 6, 2 / 6, 1 / 6])
+    close(smooth.log_transitions.logsumexp(0), [1.0] * 4)
+    assert bool(smooth.log_transitions.isfinite().all())
+
+
+def test_a_counted_chain_is_the_one_that_was_drawn_from():
+    transitions, draw = torch.tensor([[0.8, 0.1, 0.3], [0.2, 0.6, 0.0], [0.0, 0.3, 0.7]]), torch.Generator()
+    states = [torch.zeros(2000, dtype=torch.long)]
+    for _ in range(50):
+        states.append(torch.multinomial(transitions.T[states[-1]], 1, generator=draw.manual_seed(len(states)))[:, 0])
+    chain = markov_chain(torch.stack(states), 3)
+    torch.testing.assert_close(chain.log_transitions.exp(), transitions, rtol=0, atol=0.01)
+    assert bool((chain.log_initial.argmax() == 0).all())
+
+
+def test_durations_overrule_a_single_sample_and_priors_favour_the_rare():
+    labels = torch.tensor([0] * 60 + [1] * 12 + [0] * 12 + [1] * 12)[:, None]
+    chain = markov_chain(labels, 2)
+    posteriors = torch.tensor([[0.9, 0.1]] * 4 + [[0.4, 0.6]] + [[0.9, 0.1]] * 4).log()
+    assert posteriors.argmax(-1).tolist() == [0, 0, 0, 0, 1, 0, 0, 0, 0]
+    heard = posteriors - chain.log_priors
+    assert viterbi(heard, chain.log_transitions, chain.log_initial).tolist() == [0] * 9
+    unsure = torch.tensor([[0.6, 0.4]] * 9).log()
+    path = viterbi(unsure - chain.log_priors, chain.log_transitions, chain.log_initial)
+    assert path.tolist()[1:] == [1] * 8
+    assert unsure.argmax(-1).tolist() == [0] * 9
+
+
+def test_labels_that_give_no_chain_are_refused():
+    with pytest.raises(ValueError, match="states 0 to 1"):
+        markov_chain(torch.tensor([[0], [2]]), 2)
+    with pytest.raises(ValueError, match="first sample"):
+        markov_chain(torch.tensor([[0, -1], [1, -1]]), 2)
+    with pytest.raises(ValueError, match="only at a sequence's end"):
+        markov_chain(torch.tensor([[0], [-1], [1]]), 2)
+    with pytest.raises(ValueError, match="state 1 is never followed"):
+        markov_chain(torch.tensor([[0], [0], [1]]), 2, smoothing=0.0)
+    with pytest.raises(ValueError, match=r"smoothing = -1\.0"):
+        markov_chain(torch.tensor([[0], [0], [1]]), 2, smoothing=-1.0)

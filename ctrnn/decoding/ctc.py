@@ -26,7 +26,17 @@ def best_path(
     Best-path decoding of CTC outputs (Graves, Fernandez, Gomez & Schmidhuber 2006); it need not find the likeliest
     string, which adds up all its paths. Samples from `lengths` on are not read. Strings are padded at the end with -1.
     """
-    path = scores.argmax(-1)
+    return collapse(scores.argmax(-1), lengths, blank)
+
+
+def collapse(
+    path: Int[Tensor, "time batch"], lengths: Int[Tensor, "batch"] | None = None, blank: int = 0
+) -> Int[Tensor, "batch string"]:
+    """What a path says: repetitions merged, then blanks dropped (the map B of Graves et al. 2006, section 3.1).
+
+    Samples from `lengths` on are not read. Strings are padded at the end with -1. For labels named sample by sample,
+    as by `viterbi`, `blank` is the label of silence.
+    """
     previous = torch.cat([torch.full_like(path[:1], blank), path[:-1]])
     keep = (path != blank) & (path != previous)
     if lengths is not None:
