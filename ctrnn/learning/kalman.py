@@ -109,7 +109,7 @@ class ExtendedKalman:
                 f"the groups must hold each of the places 0 ... {len(w) - 1} once: these are the numbers of the "
                 "parameters that require a gradient, flattened and one parameter behind the other."
             )
-        return KalmanState(w, tuple(self.P0 * torch.eye(len(own), dtype=w.dtype) for own in groups), groups)
+        return KalmanState(w, tuple(self.P0 * torch.eye(len(own)).to(w) for own in groups), groups)
 
     @torch.no_grad()
     def update(
@@ -119,7 +119,7 @@ class ExtendedKalman:
         C, e = C.to(state.w), e.to(state.w)
         parts = [C[:, own] for own in state.groups]
         CP = [part @ P for part, P in zip(parts, state.P, strict=True)]
-        S = self.R * torch.eye(len(e), dtype=e.dtype) + sum(a @ c.T for a, c in zip(CP, parts, strict=True))
+        S = self.R * torch.eye(len(e)).to(e) + sum(a @ c.T for a, c in zip(CP, parts, strict=True))
         root = torch.linalg.cholesky(S)  # G = (root root^T)^-1
         surprise = torch.linalg.solve_triangular(root, e[:, None], upper=False)
         w, P = state.w.clone(), []
