@@ -103,6 +103,17 @@ def test_probabilities_of_an_n_gram_sum_to_one_and_none_is_zero(text, order, oth
         torch.testing.assert_close(p.sum(-1), torch.ones(p.shape[:-1], dtype=torch.float64), rtol=0, atol=1e-12)
 
 
+def test_an_n_gram_is_counted_in_double_precision_whatever_the_default():
+    codes = Alphabet.of(TEXT).encode(TEXT)
+    said = NGram.fit(codes, 20, 3).probabilities(codes)
+    before = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float32)
+        assert torch.equal(NGram.fit(codes, 20, 3).probabilities(codes), said)
+    finally:
+        torch.set_default_dtype(before)
+
+
 def kneser_ney(text, order, past, c):
     """The published recursion with dictionaries, one symbol at a time."""
     p = 1 / len(set(text))

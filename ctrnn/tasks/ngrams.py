@@ -90,6 +90,6 @@ def _number(strings: Tensor, symbols: int) -> Tensor:
 
 
 def _looked_up(keys: Tensor, values: Tensor, wanted: Tensor) -> Tensor:
-    """The value of each wanted key, 0 where there is none."""
+    """The value of each wanted key in double precision, 0 where there is none."""
     place = torch.searchsorted(keys, wanted).clamp_max(len(keys) - 1)
-    return torch.where(keys[place] == wanted, values[place], 0)
+    return torch.where(keys[place] == wanted, values[place], 0).double()
