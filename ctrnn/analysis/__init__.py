@@ -1,4 +1,4 @@
-"""What a network does, and why: linearisation, fixed points, Lyapunov exponents, branches of equilibria and cycles."""
+"""What a network does, and why: linearisation, fixed points, Lyapunov exponents, equilibria, cycles, memory."""
 
 from ctrnn.analysis._arclength import ContinuationError as ContinuationError
 from ctrnn.analysis._arclength import Stride as Stride
