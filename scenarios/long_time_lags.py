@@ -11,7 +11,8 @@ inputs, logistic units, no biases, weights within 0.2, squared error, gradient d
 its input gate join once the error has stopped decreasing (it fell by less than 1 % in 50 updates). An update shows both
 sequences, for the paper's one of two at random. A GRU was not known then; it is one unit too.
 Lags, modern: the same sequences and outputs, 32 units, but only the last symbol is taught (cross-entropy); Adam,
-clipped gradients, orthogonal recurrent weights, and gates that begin open for 1 to p - 1 steps.
+clipped gradients, orthogonal recurrent weights, and gates that begin open for 1 to p - 1 steps. Taught every symbol,
+none of nine bridged 20 steps in trial runs of 300 to 1,000 updates.
 Solved: no output is off by 0.25 in either sequence; modern: at its end.
 
 Adding: experiment 4 in the paper's own form, T = 100. 1997: two blocks of two cells, truncated errors, rate 0.5; an
@@ -105,6 +106,7 @@ def run(
             found[name, recipe] = sweep(name, recipe, [seed + k for k in range(n)], lags, most)
         report(len(found) // len(NETWORKS))
     sums = {OLD: add_1997(seed, trials, adding, tested)} | add_modern(seed, min(seeds, 3), adding_modern, tested)
+    report(3)
     decay = {
         (name, recipe): np.stack([decayed(name, recipe, max(lags), seed + k) for k in range(seeds)])
         for name, recipe in found
