@@ -546,7 +546,7 @@ def figure(found: Found) -> Figure:
 
 def _load(ax: Axes, found: Found) -> None:
     for (n, overlaps), color in zip(found.overlaps.items(), (TARGET, UNSTABLE, TRAJECTORY), strict=False):
-        ax.plot(LOADS, overlaps, "o-", ms=3, lw=0.8, color=color, label=f"{n} units in each field")
+        ax.plot(LOADS, overlaps, "o-", ms=3, lw=0.8, color=color, label=f"{n}, {n} units")
     fine = np.linspace(0.02, CRITICAL - 1e-9, 200)
     ax.plot([*fine, CRITICAL, 0.3], [*map(theory, fine), 0, 0], color=STABLE, lw=1.2, label="theory")
     ax.set(xlabel="load (pairs per unit of a field)", ylabel="overlap at rest", ylim=(-0.04, 1.04))
@@ -558,12 +558,12 @@ def _perfect(ax: Axes, found: Found) -> None:
     for ((n, m), values), color, marker in zip(
         found.perfect.items(), (TARGET, UNSTABLE, INPUT), ("o", "s", "^"), strict=True
     ):
-        ax.semilogx(FEW, values, marker=marker, ms=3, color=color, label=f"{n} and {m} units")
+        ax.semilogx(FEW, values, marker=marker, ms=3, color=color, label=f"{n}, {m}")
     ax.axvline(1, color=STABLE, lw=0.8, ls="--")
     ax.annotate("the paper's rough\nlimit, min(n, p)", (0.9, 0.85), ha="right", fontsize=6)
     ax.set(xlabel="pairs per unit of the smaller field", ylabel="pairs recalled without an error", ylim=(-0.04, 1.04))
     ax.set_title("random pairs, without errors")
-    ax.legend(loc="lower left")
+    ax.legend(loc="lower left", title="units in x, y", title_fontsize=7)
 
 
 def _cue(ax: Axes, found: Found) -> None:
@@ -574,7 +574,7 @@ def _cue(ax: Axes, found: Found) -> None:
     ax.set(xlabel="overlap of the cue", ylabel="overlap of what is recalled", ylim=(-0.04, 1.04))
     ax.plot([], [], color=QUIET, ls=":", lw=0.8, label="the same, from values")
     ax.set_title(f"noisy keys at load {CUE_LOAD}")
-    ax.legend(loc="lower right")
+    ax.legend(loc="lower right", handlelength=1.5)
 
 
 def _pictures(ax: Axes, shown: list[Tensor], title: str, fields: str) -> None:
