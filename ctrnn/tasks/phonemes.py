@@ -44,7 +44,7 @@ _HALVES = {
     **{name: (hiss, hiss) for name, hiss in _HISS.items()},
     "tS": (_CLOSURE, _HISS["S"]),
 }
-PHONES = tuple(_HALVES)  # label k is PHONES[k - 1]
+PHONES = tuple(_HALVES)  # label k is PHONES[k - 1]; S and tS are those of "ship" and "chip"
 N_VOWELS = 7  # the first ones, diphthongs among them
 TO_OTHER_KIND = 0.8  # probability that a vowel follows a consonant, and a consonant a vowel
 
