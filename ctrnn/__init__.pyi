@@ -1,5 +1,6 @@
 # A public name is one line here: the type checker reads it, and __init__.py imports it on first use.
 from . import analysis as analysis
+from . import decoding as decoding
 from . import init as init
 from . import learning as learning
 from . import models as models
