@@ -3,7 +3,7 @@
 Claim: an LSTM whose gates are saturated, and two ReLU units, count exactly: after a^n b^n with n = 100,000 the count is
 0, in float32, and it would be up to 2^24. The state of a GRU or of a squashing network stays within [-1, 1]: set by
 hand, a GRU can count in halvings, but only as far as float32 has exponents, 121 here. Trained on a^n b^n and a^n b^n
-c^n, LSTMs generalise to longer words than the others do; the companion code of the paper computes a reset gate for its
+c^n, LSTMs are right on longer words than the others; the companion code of the paper computes a reset gate for its
 GRU and never uses it, so both a true GRU (Cho's, reset before the weights) and one with that gate dead are trained.
 
 Below dt = tau the counter still counts if, and only if, the forget gate is exactly 1: then F_c - c = i g, and a symbol
@@ -97,8 +97,8 @@ def run(
         seed: of weights and words; seed, seed + 1, ...
         seeds: networks of each kind.
         n: a's and b's that the hand-set counters read.
-        short: updates on words of up to a fifth of the full n, 16 words each.
-        updates: then, on words of up to n = 100 or 50, while the rate falls.
+        short: updates on words of up to a fifth of the full n, 16 words each; twice as many for a^n b^n c^n.
+        updates: then, on words of up to n = 100 or 50, while the rate falls; twice as many for a^n b^n c^n.
         tested: greatest n that is tested.
     """
     if quick:
@@ -260,6 +260,7 @@ def network(name: str, symbols: int, seed: int) -> Model:
 def learn(name: str, language: str, short: int, updates: int, seed: int) -> nn.Module:
     """Train on short words, then on words of all trained n while the rate falls."""
     times, reach = TIMES[language], REACH[language]
+    short, updates = short * (len(times) - 1), updates * (len(times) - 1)
     teach = partial(
         fit,
         batch=BATCH,
@@ -424,10 +425,10 @@ def figure(hand: HandSet, learned: dict[str, Learned], tested: int) -> Figure:
         for ax, (language, result) in zip((ab, abc), learned.items(), strict=True):
             plots.by_seed(ax, result.greatest, [COLORS[name] for name in result.greatest])
             ax.axvline(REACH[language], color=QUIET, lw=0.6)
-            ax.set(xlabel=f"all words right up to n (tested: {tested})", xlim=(-0.02 * tested, 1.02 * tested))
-            seeds = len(next(iter(result.greatest.values())))
-            letters = language.replace("^n", "$^n$")
-            ax.set_title(f"trained: {letters} with n to {REACH[language]} (line), {seeds} seeds")
+            seeds, letters = len(next(iter(result.greatest.values()))), language.replace("^n", "$^n$")
+            ax.set(xlabel=f"all words right up to n ({seeds} seeds, mean)")
+            ax.set_xlim(-0.02 * tested, 1.02 * tested)
+            ax.set_title(f"trained: {letters}, n to {REACH[language]} (line)")
     return fig
 
 
