@@ -199,9 +199,9 @@ def figure(found: Found) -> Figure:
             width = online.shape[1] // 40
             blocks = online[:, : 40 * width].reshape(len(online), 40, width).square().mean(-1).sqrt()
             plots.sweep(left, width * (np.arange(40) + 0.5), blocks, label=name, color=COLORS[name], marker="")
-        left.set(yscale="log", xlabel="samples seen", ylabel="error before learning (root mean square)")
+        left.set(yscale="log", ylim=(3e-3, 2), xlabel="samples seen", ylabel="error before learning (root mean square)")
         left.set_title(f"the next sample, said before it is seen (mean and range of {len(online)} seeds)")
-        left.legend(loc="lower left")
+        left.legend(loc="upper right", ncols=2)
         plots.by_seed(right, {name: found.errors[name] for name in COLORS}, list(COLORS.values()))
         right.set(xscale="log", xlabel="error / standard deviation", title="afterwards, held-out samples")
         right.set_xticks([0.03, 0.1, 0.3, 1.0], ["0.03", "0.1", "0.3", "1"], minor=False)
