@@ -476,11 +476,11 @@ def figure(found: Found, rules: np.ndarray, stepped: np.ndarray, steps: Sequence
         names = [name.replace(" (", "\n(") for name in MADE]
         _table(axes[1, 0], np.median(rules, 0), names, names)
         axes[1, 0].set(xlabel="tested on", ylabel="learned from")
-        axes[1, 0].set_title(f"NRMSE84: rule that makes the series (median of {len(rules)})")
+        axes[1, 0].set_title(f"NRMSE84, rule of the series (median of {len(rules)})")
         labels = [f"{step:g}" for step in steps]
         _table(axes[1, 1], np.median(stepped, 0), labels, [*labels, "flow"])
         axes[1, 1].set(xlabel="run in steps of", ylabel="learned in steps of")
-        axes[1, 1].set_title(f"NRMSE84: steps of the units, tau = {1 / (GAIN * DECAY):.2f} (median of {len(stepped)})")
+        axes[1, 1].set_title(f"NRMSE84, tau = {1 / (GAIN * DECAY):.2f} (median of {len(stepped)})")
     return fig
 
 
@@ -497,7 +497,7 @@ def _growth(ax: Axes, found: Found, delay: float) -> None:
         if name == NETWORK:
             ax.plot(HORIZON, PUBLISHED[delay, length], "*", ms=9, color=color, mec="black", mew=0.5, clip_on=False)
     ax.set(xlabel="steps ahead, alone", ylabel="error / standard deviation", xlim=(0, HORIZON + 1), ylim=(3e-6, 3))
-    ax.set_title(f"delay {delay:.0f} (median and quartiles; stars: Jaeger 2001)")
+    ax.set_title(f"delay {delay:.0f} (median, quartiles; stars: Jaeger)")
 
 
 def _table(ax: Axes, values: np.ndarray, rows: Sequence[str], columns: Sequence[str]) -> None:

@@ -1,7 +1,7 @@
 """How much a reservoir remembers: short-term memory capacity, and what it costs to compute with it.
 
 Claim: of independent inputs a network of N units lets a linear readout remember at most N; every linear network
-reaches N exactly, whatever its weights and its step dt / tau, for its forgetting curve follows from its eigenvalues
+reaches N exactly, at any step dt / tau, if its input reaches every mode: the forgetting curve is one of its eigenvalues
 alone. A ring or a delay line shows that in a measurement; of a random matrix much is lost to rounding. Units that
 saturate remember less, the less the stronger their input. They also compute: NARMA10 is foretold better than by any sum
 of past inputs. That this would cost memory was expected and not found: the states are read without noise, and what
