@@ -329,7 +329,7 @@ def clusters() -> Tensor:
 
 
 BETAS = np.geomspace(0.02, 1, 40)
-FROM_MEAN, FROM_PATTERN = "from the mean of all", "from a pattern"
+FROM_MEAN, FROM_PATTERN = "from the mean", "from a pattern"
 
 
 def kinds(draw: Generator) -> dict[str, Tensor]:
@@ -695,7 +695,7 @@ def _errors(ax: Axes, found: Found) -> None:
     )
     rest = (1 - found.loaded[n].overlap.mean(-1)) / 2
     ax.semilogy(LOADS, rest, "s", ms=3, color=TRAJECTORY, label=f"at rest, {n} units")
-    ax.axvline(CRITICAL, color=STABLE, lw=0.6, ls=":")
+    ax.plot([CRITICAL] * 2, [1e-5, 1], color=STABLE, lw=0.6, ls=":")
     ax.set(xlabel="load $\\alpha$", ylabel="fraction of units wrong", ylim=(1e-5, 300))
     ax.set_yticks([1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1])
     ax.set_title("Hebb: errors")
@@ -748,7 +748,7 @@ def _kinds(ax: Axes, found: Found) -> None:
     ax.set_yticks([1, 4, 12])
     ax.set(xlabel="$\\beta$", ylabel="patterns in the fixed point", ylim=(0, 14))
     ax.set_title("modern: 12 patterns, 3 clusters")
-    ax.legend(loc="center right", frameon=True, framealpha=0.8, edgecolor="none")
+    ax.legend(loc="center right", bbox_to_anchor=(1, 0.62), handlelength=1.5)
 
 
 def _swing(ax: Axes, found: Found) -> None:
