@@ -22,6 +22,8 @@ class Fixed:
     """Steps of length dt.
 
     An interval of the drive that is no whole multiple of dt is cut into the fewest equal steps that are not longer.
+    Where samples have edges of their own, all are cut into as many as the longest of them needs: a shorter one then
+    takes shorter steps than it would alone. `Adaptive` steps do not depend on a sample's company.
     """
 
     dt: float
