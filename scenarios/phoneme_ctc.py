@@ -475,11 +475,10 @@ def _utterance(axes: np.ndarray, found: Found, trials: Trials) -> None:
         for label in set(labels):
             ax.plot(ts, p[:, label], color=CYCLE[labels.index(label) % len(CYCLE)], lw=1.2)
         ax.set(ylabel="probability", ylim=(0, 1.05))
-        ax.legend(loc="center right")
-    axes[1].set_title("bidirectional LSTM trained sample by sample on where the phones lie")
-    axes[2].set(
-        title="bidirectional LSTM trained by CTC on their order alone", xlabel="time / s", xlim=(0, length * DT)
-    )
+        ax.legend(loc="lower right", bbox_to_anchor=(1, 0.98), ncols=2, borderaxespad=0)
+    axes[1].set_title("bidirectional LSTM trained sample by sample on where the phones lie", loc="left")
+    axes[2].set_title("bidirectional LSTM trained by CTC on their order alone", loc="left")
+    axes[2].set(xlabel="time / s", xlim=(0, length * DT))
     edges = trials.periods["phone"][:, row, : len(labels)].T.tolist()
     for ax in axes:
         for edge in {edge for pair in edges for edge in pair}:
