@@ -73,6 +73,13 @@ def test_a_forced_network_that_hears_its_own_words_is_the_free_one():
     torch.testing.assert_close(forced.xs, free.xs, rtol=1e-12, atol=1e-13)
 
 
+def test_a_forced_network_has_the_precision_of_the_free_one():
+    torch.set_default_dtype(torch.float32)
+    forced = EchoState(3, 1, 1, feedback_scale=0.5, tau=0.3, generator=seeded()).double().teacher_forced()
+    assert {value.dtype for value in forced.state_dict().values()} == {torch.float64}
+    assert forced.tau.dtype == torch.float64
+
+
 def test_only_the_readout_is_learned():
     model = network(feedback_scale=0.5, learn_tau=True)
     asked = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -89,27 +96,6 @@ def test_the_effective_radius_is_that_of_the_linear_step(weight, leak):
     step = steps.T
     assert init.effective_radius(W, leak) == pytest.approx(float(torch.linalg.eigvals(step).abs().max()), rel=1e-12)
     assert init.effective_radius(W, leak) == pytest.approx(1 - leak + leak * weight, rel=1e-12)
-
-
-def memory_capacity(W, n, delays, n_time=20000):
-    """Sum over delays of the squared correlation of the best linear readout with the input that long ago."""
-    model = EchoState(n, 1, activation=torch.nn.Identity(), generator=seeded()).double()
-    model.W_rec.data, model.W_in.data = W, torch.eye(n, 1, dtype=torch.float64)
-    us = series(n_time, 1)
-    states = integrate(model, us, dt=1.0).xs[200:]
-    targets = torch.cat([us.roll(k, 0)[200:] for k in range(delays)], -1)
-    W_out, b_out = learning.ridge(states, targets, penalty=0.0)
-    said = states @ W_out.T + b_out
-    return float(((said - said.mean(0)) * (targets - targets.mean(0))).mean(0).square().div(
-        said.var(0, unbiased=False).clamp_min(1e-12) * targets.var(0, unbiased=False)
-    ).sum())  # fmt: skip
-
-
-def test_a_linear_reservoir_remembers_as_much_as_it_has_units():
-    n = 12
-    assert memory_capacity(init.delay_line(n, dtype=torch.float64), n, n) == pytest.approx(n, abs=1e-9)
-    # A ring keeps all inputs for ever, fading: it remembers N in all, spread over more than N delays (Jaeger 2001).
-    assert memory_capacity(init.ring(n, 0.9, dtype=torch.float64), n, 150) == pytest.approx(n, abs=0.15)
 
 
 def test_recursive_least_squares_is_ridge_regression():

@@ -113,7 +113,7 @@ class EchoState(Units):
             if name not in ("W_in", "W_back"):
                 setattr(forced, name, parameter)
         forced.W_in = nn.Parameter(torch.cat([self.W_in, self.W_back], -1), requires_grad=False)
-        return forced.to(self.W_rec.device)
+        return forced.to(self.W_rec)
 
     @property
     def config(self) -> dict[str, Any]:
