@@ -95,26 +95,26 @@ class Found(NamedTuple):
     taught: Taught
 
 
-def run(*, quick: bool = False, seed: int = 0, sizes: tuple[int, ...] = (256, 512, 1024), networks: int = 4) -> Result:
+def run(*, quick: bool = False, seed: int = 0, seeds: int = 4, sizes: tuple[int, ...] = (256, 512, 1024)) -> Result:
     """Store pairs in memories, and recall either member from the other.
 
     Args:
         quick: small fields.
         seed: of pairs and cues.
+        seeds: memories of each kind.
         sizes: units in each field where the load is varied. Two fields of unequal size are looked at beside them.
-        networks: memories of each kind.
     """
     if quick:
-        sizes, networks = (64, 128), 2
+        sizes, seeds = (64, 128), 2
     draw = Generator().manual_seed(seed)
     report = progress(len(sizes) + 3, "recalling")
     first, overlaps = {}, {}
     with torch.no_grad():
         for k, n in enumerate(sizes):
-            first[n], overlaps[n] = by_load(n, networks, draw)
+            first[n], overlaps[n] = by_load(n, seeds, draw)
             report(k + 1)
         fields = [(n, n) for n in sizes[:2]] + [(sizes[1], sizes[1] // 4)]
-        perfect = {(n, m): [without_error(n, m, load, networks, draw) for load in FEW] for n, m in fields}
+        perfect = {(n, m): [without_error(n, m, load, seeds, draw) for load in FEW] for n, m in fields}
         report(len(sizes) + 1)
         cues = by_cue(sizes[1], draw)
         report(len(sizes) + 2)

@@ -74,7 +74,7 @@ def run(*, quick: bool = False, seed: int = 0, seeds: int = 3, halvings: int = 9
         seeds: examples of each kinship.
         halvings: the smallest step is tau / 2**halvings.
     """
-    halvings, seeds = (7, 1) if quick else (halvings, seeds)
+    halvings, seeds = (6, 1) if quick else (halvings, seeds)
     kinds = networks()
     report = progress(len(kinds) + len(KIN), "networks")
     members, differences = [], {}

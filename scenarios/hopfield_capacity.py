@@ -72,15 +72,21 @@ class Found(NamedTuple):
 
 
 def run(
-    *, quick: bool = False, seed: int = 0, sizes: tuple[int, ...] = (256, 512, 1024, 2048), units: int = 512
+    *,
+    quick: bool = False,
+    seed: int = 0,
+    seeds: int = 1,
+    sizes: tuple[int, ...] = (256, 512, 1024, 2048),
+    units: int = 512,
 ) -> Result:
     """Store patterns in networks, and recall them.
 
     Args:
         quick: small networks.
         seed: of patterns, cues and the order in which units switch.
-        sizes: units of the networks with Hebb's weights whose load is varied; all sizes have as many in all. Powers of
-            two make the fields exact, so that no rounding decides which way a unit without a field goes.
+        seeds: networks of the largest size, with Hebb's weights, at every load.
+        sizes: their units, where the load is varied; smaller networks are more, as many units in all. Powers of two
+            make the fields exact, so that no rounding decides which way a unit without a field goes.
         units: of the network on which the dynamics are compared.
     """
     if quick:
@@ -90,7 +96,7 @@ def run(
     with torch.no_grad():
         loaded = {}
         for k, n in enumerate(sizes):
-            loaded[n] = by_load(n, max(1, sizes[-1] // n), draw)
+            loaded[n] = by_load(n, seeds * max(1, sizes[-1] // n), draw)
             report(k + 1)
         cues, cycling = by_cue(units, draw), at_rest(units, draw)
         report(len(sizes) + 1)

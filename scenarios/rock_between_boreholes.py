@@ -94,25 +94,25 @@ class Found(NamedTuple):
 
 
 def run(
-    *, quick: bool = False, seed: int = 0, sites: int = 20, updates: int = 1200, alone: int = 150, taught: int = 1000
+    *, quick: bool = False, seed: int = 0, seeds: int = 20, updates: int = 1200, alone: int = 150, taught: int = 1000
 ) -> Result:
     """Estimate sites of both kinds of rock with every method.
 
     Args:
         quick: few sites and updates.
         seed: of sites and weights.
-        sites: on which the methods are compared.
+        seeds: sites of each kind on which the methods are compared.
         updates: of the networks taught on other sites, 192 columns each.
         alone: updates of the networks that learn from one site; each stays as it was when it told held-out boreholes
             best.
         taught: other sites, from which networks are taught and covariances are sampled.
     """
     if quick:
-        sites, updates, alone, taught = 3, 4, 3, 400
+        seeds, updates, alone, taught = 3, 4, 3, 400
     report = progress(2, "rock")
     found = {}
     for k, rock in enumerate((STRATA, LAYERS)):
-        found[rock.name] = one(rock, np.random.default_rng((seed, k)), sites, updates, alone, taught)
+        found[rock.name] = one(rock, np.random.default_rng((seed, k)), seeds, updates, alone, taught)
         report(k + 1)
     return Result(figure(found), claims(found))
 

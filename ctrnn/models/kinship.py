@@ -249,8 +249,8 @@ def _bam(draw: Generator) -> Pair:
 def _adaptive(draw: Generator) -> Pair:
     parent = BAM.of(_randn(draw, N, N_IN), gain=1.0)
     x, y = _randn(draw, BATCH, N), _randn(draw, BATCH, N_IN)
-    x0 = AdaptiveBAMState(x, y, parent.M.detach().expand(BATCH, -1, -1))
-    pair = _plain(AdaptiveBAM(N, N_IN, gain=1.0).double(), parent, draw, x0)
+    child = _give(AdaptiveBAM(N, N_IN, gain=1.0), W=parent.M)
+    pair = _plain(child, parent, draw, AdaptiveBAMState(x, y, torch.zeros(BATCH, N, N_IN).double()))
     return pair._replace(seen=lambda x: BAMState(x.x, x.y), tau=lambda dt: AdaptiveBAMState(x=1.0, y=1.0, M=1e15))
 
 
@@ -323,7 +323,7 @@ KIN = (
     Kin(Hopfield, CTRNN, "f = tanh, W_in = I", ALWAYS, _hopfield),
     Kin(ModernHopfield, CTRNN, "the units are the overlaps X x, W_rec = X X^T, f = softmax", ALWAYS, _modern),
     Kin(BAM, Hopfield, "W_rec = [[0, M], [M^T, 0]]", CONTINUOUS, _bam),
-    Kin(AdaptiveBAM, BAM, "tau_M -> infinity", ALWAYS, _adaptive),
+    Kin(AdaptiveBAM, BAM, "W is its M, tau_M -> infinity", ALWAYS, _adaptive),
     Kin(LTC, BeerCTRNN, "g -> 0 at constant g E", ALWAYS, _ltc),
     Kin(Elman, RateRNN, "the two biases are one", ALWAYS, _elman_rate),
     Kin(EchoState, RateRNN, "nothing is fed back", ALWAYS, _echo),
