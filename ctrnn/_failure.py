@@ -12,10 +12,12 @@ from ctrnn._search import Found
 from ctrnn._stretches import number
 from ctrnn.adjoints.base import Problem
 from ctrnn.errors import IntegrationError, MaxStepsReached, NonFiniteState, StepSizeUnderflow
+from ctrnn.solvers.semi_implicit import Balanced, SemiImplicitEuler
 from ctrnn.steps import Saved
 from ctrnn.trajectory import Status, Trajectory
 
 CHUNK = 64
+STABLE = "the state became NaN or infinite. Use solver=SemiImplicitEuler(), which is stable at any dt, or smaller steps"
 
 _KNOBS = {
     Status.STEP_SIZE_UNDERFLOW: (
@@ -47,6 +49,9 @@ def error(problem: Problem, found: Found | None, batch: torch.Size, trajectory: 
     status = trajectory.stats.status.reshape(-1)
     first = int(status.nonzero()[0, 0])
     kind, knob = _KNOBS[Status(int(status[first]))]
+    step = problem.step
+    if kind is NonFiniteState and isinstance(step.model, Balanced) and not isinstance(step.solver, SemiImplicitEuler):
+        knob = STABLE
     with torch.no_grad():
         if found is not None and found.status[first]:
             where = _where_stuck(problem, found, first)

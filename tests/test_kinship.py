@@ -7,11 +7,10 @@ import torch
 
 from ctrnn import RK4, Fixed, integrate
 from ctrnn import _tree as tree
+from ctrnn.models import CTRNN
 from ctrnn.models.kinship import ALWAYS, CONTINUOUS, DISCRETE, KIN, STEPS
-from tests.laws import relaxation_classes
 
 STEP_SIZES = {ALWAYS: (1.0, 0.5, 0.1, None), STEPS: (1.0, 0.5, 0.1), DISCRETE: (1.0,), CONTINUOUS: (None,)}
-LIMITS = {"LTC", "CfC"}  # a parent reached in a limit, not at a value
 every_kin = pytest.mark.parametrize("kin", KIN, ids=lambda kin: f"{kin.child.__name__}-{kin.parent.__name__}")
 
 
@@ -30,7 +29,7 @@ def difference(pair, dt):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_where_the_condition_holds_the_child_is_its_parent(kin, seed):
     for dt in STEP_SIZES[kin.when]:
-        assert difference(kin.pair(seed), dt) < (1e-7 if kin.child.__name__ in LIMITS else 1e-12)
+        assert difference(kin.pair(seed), dt) < kin.tolerance
 
 
 @every_kin
@@ -43,15 +42,15 @@ def test_other_weights_of_the_child_make_another_network(kin):
     assert difference(pair._replace(child=child), STEP_SIZES[kin.when][0]) > 1e-3
 
 
-def test_every_relaxation_has_kin_and_all_go_back_to_one():
+def test_the_kinships_are_one_tree():
     parent = {kin.child: kin.parent for kin in KIN}
     assert len(parent) == len(KIN), "a network has one parent in the tree"
-    roots = set()
-    for kind in relaxation_classes():
-        while kind in parent:
-            kind = parent[kind]
-        roots.add(kind.__name__)
-    assert roots == {"CTRNN", "Henon", "Wrapped"}
+    for kind in parent:
+        seen = [kind]
+        while seen[-1] in parent:
+            seen.append(parent[seen[-1]])
+            assert len(seen) <= len(KIN) + 1, "a circle"
+        assert seen[-1] is CTRNN
 
 
 def test_drawing_a_pair_leaves_the_global_generator_alone():

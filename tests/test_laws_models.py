@@ -238,10 +238,6 @@ def test_a_loaded_model_is_the_saved_one_bit_for_bit(kind, dtype, tmp_path):
     assert again.readout(x).equal(model.readout(x))
 
 
-def test_only_what_holds_a_cell_of_the_users_own_has_no_configuration():
-    assert [kind for kind in model_classes() if kind.config is Model.config] == [Wrapped]
-
-
 def test_a_model_without_configuration_says_what_to_do_instead(tmp_path):
     with pytest.raises(NotImplementedError, match="state_dict"):
         Wrapped.example().save(tmp_path / "model.safetensors")

@@ -5,7 +5,7 @@ from ncps.torch import CfCCell, LTCCell
 from ncps.wirings import FullyConnected
 from scipy.integrate import solve_ivp
 
-from ctrnn import RK4, Adaptive, Fixed, Held, Iterate, SemiImplicitEuler, integrate
+from ctrnn import RK4, Adaptive, Fixed, Held, Iterate, NonFiniteState, SemiImplicitEuler, integrate
 from ctrnn.models import CTRNN, LTC, CfC
 
 
@@ -238,3 +238,12 @@ def test_two_spans_of_the_closed_form_are_not_their_sum():
     at = lambda x, span: model.target(torch.tensor(0.0), x, torch.cat([u, torch.full((3, 1), span)], -1))
     x = model.initial_state(3)
     assert (at(at(x, 1.0), 1.0) - at(x, 2.0)).abs().max() > 0.05
+
+
+def test_a_run_that_diverges_by_eulers_step_is_told_the_authors_solver():
+    model, drive = ltc(), us(n_time=2000)
+    with torch.no_grad():
+        model.raw_g += 5  # sum g s far above 1
+    with pytest.raises(NonFiniteState, match=r"SemiImplicitEuler\(\)"):
+        integrate(model, drive, dt=1.0)
+    assert bool(torch.isfinite(integrate(model, drive, dt=1.0, solver=SemiImplicitEuler()).xs).all())

@@ -51,13 +51,17 @@ class Pair(NamedTuple):
 
 
 class Kin(NamedTuple):
-    """`child` is `parent` where the condition holds; `make` draws weights that meet it."""
+    """`child` is `parent` where the condition holds; `make` draws weights that meet it.
+
+    tolerance: how far apart the two may be, over the size of the states; a limit is not reached.
+    """
 
     child: type[Relaxation]
     parent: type[Relaxation]
     where: str
     when: str
     make: Callable[[Generator], Pair]
+    tolerance: float = 1e-12
 
     @torch.no_grad()
     def pair(self, seed: int = 0) -> Pair:
@@ -324,14 +328,14 @@ KIN = (
     Kin(ModernHopfield, CTRNN, "the units are the overlaps X x, W_rec = X X^T, f = softmax", ALWAYS, _modern),
     Kin(BAM, Hopfield, "W_rec = [[0, M], [M^T, 0]]", CONTINUOUS, _bam),
     Kin(AdaptiveBAM, BAM, "W is its M, tau_M -> infinity", ALWAYS, _adaptive),
-    Kin(LTC, BeerCTRNN, "g -> 0 at constant g E", ALWAYS, _ltc),
+    Kin(LTC, BeerCTRNN, "g -> 0 at constant g E, and inputs come as sigma(gain u)", ALWAYS, _ltc, 1e-7),
     Kin(Elman, RateRNN, "the two biases are one", ALWAYS, _elman_rate),
     Kin(EchoState, RateRNN, "nothing is fed back", ALWAYS, _echo),
     Kin(RecurrentPerceptron, RateRNN, "there is one layer, f_1 = f", ALWAYS, _perceptron),
     Kin(Jordan, Elman, "W_out = I, g = identity, mu = 0, tau_s = dt", STEPS, _jordan),
     Kin(Recursive, Elman, "each node has one child", ALWAYS, _recursive),
     Kin(SecondOrder, Elman, "the one input is always 1", ALWAYS, _second_order),
-    Kin(CfC, Elman, "s = 0 and z stays in its linear range", ALWAYS, _cfc),
+    Kin(CfC, Elman, "s = 0 and z stays in its linear range", ALWAYS, _cfc, 1e-7),
     Kin(Stack, Elman, "there is one such layer", ALWAYS, _stack),
     Kin(GRU, Elman, "r = 1, z = 0", ALWAYS, _gru(GRU)),
     Kin(PaperGRU, Elman, "r = 1, z = 0", ALWAYS, _gru(PaperGRU)),

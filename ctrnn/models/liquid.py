@@ -18,7 +18,8 @@ class LTC(Units):
     (Lechner & Hasani 2020): every synapse opens by s_j and pulls the unit to its reversal potential E_j, so that a unit
     settles at (V_leak + sum g s E) / (1 + sum g s), within tau / (1 + sum g s). Conductances g are relative to the leak
     and tau is capacitance over leak. A state that starts between the lowest and the highest of V_leak and E stays
-    there. `SemiImplicitEuler` is the authors' solver; they take six steps per sample.
+    there. It was published as a flow: `SemiImplicitEuler` is the authors' solver, which keeps these bounds at any dt;
+    they take six steps per sample. `Euler` at dt = tau iterates F itself, which diverges where sum g s exceeds 1.
 
     Args:
         n: units.
