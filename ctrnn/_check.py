@@ -125,13 +125,32 @@ def sigma(model: Model, solver: Solver, noise: Any, x0: State) -> None:
 
 def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> None:
     """Shapes, dtypes, devices and finiteness of what goes in."""
+    given: dict[str, Tensor] = {}
     if isinstance(drive, Sampled):
         _inputs(model, drive)
+        given["the drive"] = drive.us
+    tensors(model, x0, given)
+    if not isinstance(steps, Adaptive):
+        return
+    for name, tensor in (_states(x0) | given | _parameters(model)).items():
+        if not readable(tensor):
+            raise ValueError(
+                f"{name} is mapped by vmap, where no step can be accepted or rejected: "
+                "give the batch as leading axes, which step on their own, or take steps=Fixed(dt)."
+            )
+    dtype = tree.leaves(x0)[0].dtype
+    if max(steps.rtol, steps.atol) < 0.5 * torch.finfo(dtype).eps:
+        warnings.warn(
+            f"rtol = {steps.rtol:g} and atol = {steps.atol:g} ask for more than {dtype} resolves "
+            f"({torch.finfo(dtype).eps:.1g}): loosen them, or use model.double().",
+            stacklevel=3,
+        )
+
+
+def tensors(model: Model, x0: State, inputs: dict[str, Tensor]) -> None:
+    """Dtypes and devices of the state, the inputs by name and the model; finiteness of all but the inputs."""
     first = tree.leaves(x0)[0]
-    tensors = {f"x0{'.' if name else ''}{name}": leaf for name, leaf in tree.named(x0)}
-    tensors |= {"the drive": drive.us} if isinstance(drive, Sampled) else {}
-    tensors |= {f"parameter {name!r}": p for name, p in model.named_parameters()}
-    for name, tensor in tensors.items():
+    for name, tensor in (_states(x0) | inputs | _parameters(model)).items():
         if not tensor.is_floating_point():
             raise TypeError(
                 f"{name} has dtype {tensor.dtype}; states and weights are floating-point: "
@@ -143,23 +162,20 @@ def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> No
                 "convert one of them (model.double(), us.float(), ...)."
             )
         _device(name, tensor, first)
-        if isinstance(steps, Adaptive) and not readable(tensor):
-            raise ValueError(
-                f"{name} is mapped by vmap, where no step can be accepted or rejected: "
-                "give the batch as leading axes, which step on their own, or take steps=Fixed(dt)."
-            )
-        if name != "the drive" and not finite(tensor):
-            raise ValueError(f"{name} holds NaN or infinite values, {_where(~torch.isfinite(tensor))}: mend them.")
-    if isinstance(steps, Adaptive) and max(steps.rtol, steps.atol) < 0.5 * torch.finfo(first.dtype).eps:
-        warnings.warn(
-            f"rtol = {steps.rtol:g} and atol = {steps.atol:g} ask for more than {first.dtype} resolves "
-            f"({torch.finfo(first.dtype).eps:.1g}): loosen them, or use model.double().",
-            stacklevel=3,
-        )
+        if name not in inputs and not finite(tensor):
+            raise ValueError(f"{name} holds NaN or infinite values, {where(~torch.isfinite(tensor))}: mend them.")
     for name, buffer in model.named_buffers():
         _device(f"buffer {name!r}", buffer, first)
         if not finite(buffer) and bool(torch.isnan(buffer).any()):
-            raise ValueError(f"buffer {name!r} holds NaN, {_where(torch.isnan(buffer))}: mend it.")
+            raise ValueError(f"buffer {name!r} holds NaN, {where(torch.isnan(buffer))}: mend it.")
+
+
+def _states(x0: State) -> dict[str, Tensor]:
+    return {f"x0{'.' if name else ''}{name}": leaf for name, leaf in tree.named(x0)}
+
+
+def _parameters(model: Model) -> dict[str, Tensor]:
+    return {f"parameter {name!r}": p for name, p in model.named_parameters()}
 
 
 def _device(name: str, tensor: Tensor, first: Tensor) -> None:
@@ -184,7 +200,7 @@ def _inputs(model: Model, drive: Sampled) -> None:
         wrong = wrong & drive.used
     if bool(wrong.any()):
         raise ValueError(
-            f"The drive holds NaN or infinite values, {_where(wrong, '(time, *batch) = ')}: mask or fill them."
+            f"The drive holds NaN or infinite values, {where(wrong, '(time, *batch) = ')}: mask or fill them."
         )
 
 
@@ -204,7 +220,8 @@ def function(model: Model, drive: Drive, t_span: Any, batch: torch.Size, steps: 
         )
 
 
-def _where(wrong: Tensor, what: str = "index ") -> str:
+def where(wrong: Tensor, what: str = "index ") -> str:
+    """The first place at which something is wrong, for a message."""
     return f"first at {what}{tuple(wrong.nonzero()[0].tolist())}"
 
 
@@ -250,16 +267,40 @@ def state(model: Model, x0: Any) -> list[int]:
     return count
 
 
+def start(model: Model, driven: torch.Size, x0: Any, who: str = "the drive") -> tuple[State, torch.Size]:
+    """The initial state with the batch axes of the run, and these axes; `who` has the batch shape `driven`."""
+    if 0 in driven:
+        raise ValueError(f"The batch is empty: {who} has the batch shape {tuple(driven)}; give at least one sample.")
+    if x0 is None:
+        return model.initial_state(*driven), driven
+    axes = state(model, x0)
+    given = tree.leaves(x0)[0].shape
+    batch = given[: len(given) - axes[0]]
+    if 0 in batch:
+        raise ValueError(f"The batch is empty: x0 has the batch shape {tuple(batch)}; give at least one sample.")
+    if driven and batch and driven != batch:
+        raise ValueError(
+            f"{who[0].upper()}{who[1:]} has the batch shape {tuple(driven)}, x0 has {tuple(batch)}: give both the same."
+        )
+    if driven and not batch:
+        return tree.map(lambda leaf: leaf.expand(*driven, *leaf.shape), x0), driven
+    return x0, batch
+
+
 def _kind(x: State) -> str:
     parts = [name for name, _ in tree.named(x) if name]
     return type(x).__name__ + (f" with the parts {', '.join(parts)}" if parts else "")
 
 
 def euler(model: Model, solver: Solver, grid: Grid) -> None:
+    """Steps of Euler that are longer than a tau."""
+    if isinstance(solver, Euler) and isinstance(model, Relaxation):
+        longest = max(map(number, set(grid.dt)), default=0.0)
+        within_tau(model, longest, "Take dt <= tau, or solver=ExponentialEuler().")
+
+
+def within_tau(model: Relaxation, dt: float, fix: str) -> None:
     """A fixed tau below the step makes Euler overshoot its target."""
-    if not isinstance(solver, Euler) or not isinstance(model, Relaxation):
-        return
-    dt = max(map(number, set(grid.dt)), default=0.0)
     for name, tau in tree.named(model.tau):
         if not readable(tau):
             continue
@@ -267,6 +308,5 @@ def euler(model: Model, solver: Solver, grid: Grid) -> None:
         if dt > smallest * (1 + 1e-6):
             part = f" of part {name!r}" if name else ""
             raise ValueError(
-                f"Euler overshoots: dt = {dt:g} is longer than the smallest tau = {smallest:g}{part}. "
-                "Take dt <= tau, or solver=ExponentialEuler()."
+                f"Euler overshoots: dt = {dt:g} is longer than the smallest tau = {smallest:g}{part}. {fix}"
             )

@@ -73,7 +73,7 @@ def integrate(
     check.options(model, dt, t_span, save, generator, progress, on_failure)
     drive, steps, solver = _resolve(drive, dt, t_span, solver, steps)
     check.arguments(drive, t_span, solver, steps, adjoint, save, noise)
-    x0, batch = _start(model, drive, x0)
+    x0, batch = check.start(model, drive.us.shape[1:-1] if isinstance(drive, Sampled) else torch.Size(), x0)
     check.values(model, drive, x0, steps)
     check.function(model, drive, t_span, batch, steps)
     if noise is not None:
@@ -145,27 +145,6 @@ def _resolve(
         length = dt if dt is not None else drive.dt if isinstance(drive, Sampled) else None
         steps = Adaptive() if length is None else Fixed(length)
     return drive, steps, solver if solver is not None else Euler() if isinstance(steps, Fixed) else Tsit5()
-
-
-def _start(model: Model, drive: Drive, x0: State | None) -> tuple[State, torch.Size]:
-    """The initial state with the batch axes of the run, and these axes."""
-    driven = drive.us.shape[1:-1] if isinstance(drive, Sampled) else torch.Size()
-    if 0 in driven:
-        raise ValueError(
-            f"The batch is empty: the drive has the batch shape {tuple(driven)}; give at least one sample."
-        )
-    if x0 is None:
-        return model.initial_state(*driven), driven
-    events = check.state(model, x0)
-    given = tree.leaves(x0)[0].shape
-    batch = given[: len(given) - events[0]]
-    if 0 in batch:
-        raise ValueError(f"The batch is empty: x0 has the batch shape {tuple(batch)}; give at least one sample.")
-    if driven and batch and driven != batch:
-        raise ValueError(f"The drive has the batch shape {tuple(driven)}, x0 has {tuple(batch)}: give both the same.")
-    if driven and not batch:
-        return tree.map(lambda leaf: leaf.expand(*driven, *leaf.shape), x0), driven
-    return x0, batch
 
 
 def _source(run: Run, rows: bool) -> Source:

@@ -6,10 +6,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ctrnn import _check as check
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.dynamics import Relaxation
 from ctrnn.order import Level, Order
+from ctrnn.solvers.relaxation import Euler
+from ctrnn.steps import check_duration
 
 
 @runtime_checkable
@@ -55,16 +58,21 @@ def sweep(
         x0: what a node without predecessors reads, in its first slot, (*batch, ...); None is the initial state.
 
     Returns:
-        States and outputs in the nodes' own numbering.
+        States and outputs in the nodes' own numbering. A state that overflows on the way is in them as it is.
 
     Raises:
-        TypeError: the model has no target to relax to.
-        ValueError: as many inputs as nodes are needed; the nodes read more than the model can; dt is not positive.
+        TypeError: the model has no target to relax to; `order` is no Order; inputs, x0 and weights differ in dtype, or
+            x0 is no state of the model.
+        ValueError: as many inputs as nodes are needed; the nodes read more than the model can; dt is not positive, or
+            longer than tau; the batch is empty, or not that of x0; something holds NaN or infinite values.
     """
     _check(model, inputs, order, dt)
-    batch = inputs.shape[1:-1]
-    first = tree.map(lambda leaf: leaf.unsqueeze(0), model.initial_state(*batch) if x0 is None else x0)
-    alpha: Any = 1 if dt is None else tree.map(lambda tau: (dt / tau).to(inputs.dtype), model.tau)
+    start, batch = check.start(model, inputs.shape[1:-1], x0, "the input")
+    check.tensors(model, start, {"the input": inputs})
+    if inputs.ndim == 2:  # one input for all samples of x0
+        inputs = inputs.reshape(len(inputs), *[1] * len(batch), -1).expand(-1, *batch, -1)
+    first = tree.map(lambda leaf: leaf.unsqueeze(0), start)
+    alpha: Any = 1 if dt is None else Euler().prepare(model, dt)
     done: list[Any] = []
     for level in order.levels:
         pool = tree.map(lambda *parts: torch.cat(parts), first, *(done[source] for source in level.sources))
@@ -100,16 +108,25 @@ def _read(pool: State, level: Level) -> tuple[State, State]:
 def _check(model: Relaxation, inputs: Tensor, order: Order, dt: float | None) -> None:
     if not isinstance(model, Relaxation):
         raise TypeError(f"sweep needs a Relaxation, which has a target; got a {type(model).__name__}.")
-    if inputs.ndim < 2 or len(inputs) != len(order) or inputs.shape[-1] != model.n_in:
+    if not isinstance(order, Order):
+        raise TypeError(f"order must be an Order, got a {type(order).__name__}: Order(predecessors) makes one.")
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"inputs must be a Tensor (node, *batch, input), got a {type(inputs).__name__}.")
+    n_in = inputs.shape[-1:] if model.n_in is None else (model.n_in,)  # a wrapped cell may not say
+    if inputs.ndim < 2 or len(inputs) != len(order) or inputs.shape[-1:] != n_in:
         raise ValueError(
             f"inputs must be (node, *batch, input) = ({len(order)}, ..., {model.n_in}), got {tuple(inputs.shape)}: "
             "give every node of the order one row."
         )
+    if not check.finite(inputs):
+        wrong = check.where(~torch.isfinite(inputs).all(-1), "(node, *batch) = ")
+        raise ValueError(f"inputs hold NaN or infinite values, {wrong}: fill them.")
     arity = model.arity if isinstance(model, Joining) else 1
     if arity is not None and order.arity > arity:
         raise ValueError(
             f"nodes of this order have up to {order.arity} predecessors, {type(model).__name__} reads {arity}: "
             "build it with a larger arity, or use a model that has target_of, such as ChildSumTreeLSTM."
         )
-    if dt is not None and not dt > 0:
-        raise ValueError(f"dt must be positive, got {dt}: leave it out for dt = tau.")
+    if dt is not None:
+        check_duration("dt", dt)
+        check.within_tau(model, dt, "Take dt <= tau, or leave it out for dt = tau.")

@@ -149,6 +149,24 @@ def test_an_order_with_a_cycle_or_an_unknown_node_is_refused():
         Order(())
 
 
+def test_a_step_of_tau_is_the_discrete_network_bit_for_bit():
+    taus = torch.rand(200, generator=seeded(), dtype=torch.float64) + 0.1
+    us = drawn(3, 3).float()
+    for tau in taus.tolist():
+        model = Recursive(4, 3, tau=tau, generator=seeded()).float()
+        assert torch.equal(sweep(model, us, Order.chain(3), dt=tau).xs, sweep(model, us, Order.chain(3)).xs)
+
+
+def test_inputs_without_a_batch_are_those_of_every_start():
+    model, inputs, order = build(Recursive), drawn(3, 3), Order(((), (), (0, 1)))
+    x0 = drawn(5, 4, seed=2)
+    every = sweep(model, inputs, order, x0=x0).xs
+    for k in range(5):
+        torch.testing.assert_close(every[:, k], sweep(model, inputs, order, x0=x0[k]).xs, rtol=0, atol=1e-14)
+    one = sweep(model, inputs.unsqueeze(1).expand(-1, 5, -1), order, x0=x0[0]).xs
+    torch.testing.assert_close(one, every[:, :1].expand(-1, 5, -1), rtol=0, atol=1e-14)
+
+
 def test_a_sweep_says_what_does_not_fit():
     two = Order(((), (), (0, 1)))
     with pytest.raises(ValueError, match="reads 1"):
@@ -161,3 +179,33 @@ def test_a_sweep_says_what_does_not_fit():
         sweep(Recursive(2, 3), torch.zeros(3, 3), two, dt=0)
     with pytest.raises(TypeError, match="Relaxation"):
         sweep(FitzHughNagumo(), torch.zeros(3, 1), two)
+
+
+def test_a_sweep_refuses_what_integrate_refuses():
+    net, order, us = build(Recursive), Order(((), (), (0, 1))), drawn(3, 3)
+    with pytest.raises(ValueError, match="Euler overshoots: dt = 3 is longer than the smallest tau = 1"):
+        sweep(net, us, order, dt=3.0)
+    with pytest.raises(TypeError, match="dt must be a number"):
+        sweep(net, us, order, dt="a")
+    with pytest.raises(ValueError, match=r"inputs hold NaN .*\(node, \*batch\) = \(1,\)"):
+        sweep(net, us.index_fill(0, torch.tensor([1]), torch.nan), order)
+    with pytest.raises(ValueError, match="batch is empty: the input"):
+        sweep(net, torch.zeros(3, 0, 3).double(), order)
+    with pytest.raises(TypeError, match="the input has dtype torch.int64"):
+        sweep(net, torch.zeros(3, 3, dtype=torch.long), order)
+    with pytest.raises(TypeError, match="float32"):
+        sweep(net, us.float(), order)
+    with pytest.raises(ValueError, match="x0 must have the shape"):
+        sweep(net, us, order, x0=drawn(3))
+    with pytest.raises(TypeError, match="x0 must be a Tensor"):
+        sweep(net, us, order, x0=0.0)
+    with pytest.raises(ValueError, match=r"The input has the batch shape \(2,\), x0 has \(5,\)"):
+        sweep(net, drawn(3, 2, 3), order, x0=drawn(5, 4))
+    with pytest.raises(TypeError, match="order must be an Order, got a tuple"):
+        sweep(net, us, order.predecessors)
+    with pytest.raises(TypeError, match="inputs must be a Tensor"):
+        sweep(net, us.tolist(), order)
+    with torch.no_grad():
+        net.W_in[0, 0] = torch.nan
+    with pytest.raises(ValueError, match="parameter 'W_in' holds NaN"):
+        sweep(net, us, order)
