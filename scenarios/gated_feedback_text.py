@@ -306,18 +306,33 @@ def classes(data: Data) -> Tensor:
 
 def claims(found: dict[tuple[str, str], Found], counted: Counted, data: Data) -> list[Claim]:
     """Identities and what the text is; then who predicts it best."""
-    n, symbols = len(found["tanh", SINGLE].bits), len(data.alphabet)
-    ngram = counted.test[counted.order]
+    return [
+        same_sizes(found),
+        *identities(found, counted, data),
+        *what_is_read(data),
+        *[claim for kind in KINDS for claim in beside_gated(kind, found)],
+        *[gates_at_work(kind, found[kind, GATED]) for kind in KINDS],
+        beside_ngrams(found, counted),
+    ]
+
+
+def same_sizes(found: dict[tuple[str, str], Found]) -> Claim:
+    """All networks have as many parameters."""
     sizes = {name: f.parameters for name, f in found.items()}
     middle = (max(sizes.values()) + min(sizes.values())) / 2
-    listed = [
-        Claim.below(
-            "largest difference between two of the nine networks in their number of parameters, in percent: "
-            + ", ".join(f"{kind} {shape} {f:,}" for (kind, shape), f in sizes.items()),
-            100 * (max(sizes.values()) - min(sizes.values())) / middle,
-            1,
-            "equal parameter counts",
-        ),
+    return Claim.below(
+        "largest difference between two of the nine networks in their number of parameters, in percent: "
+        + ", ".join(f"{kind} {shape} {f:,}" for (kind, shape), f in sizes.items()),
+        100 * (max(sizes.values()) - min(sizes.values())) / middle,
+        1,
+        "equal parameter counts",
+    )
+
+
+def identities(found: dict[tuple[str, str], Found], counted: Counted, data: Data) -> list[Claim]:
+    """What networks, n-grams and their scores must be."""
+    symbols = len(data.alphabet)
+    return [
         Claim.near(
             "gated feedback with g_jj = 1 and all others 0 less the stack of its layers, trained, logits on test text",
             max(closed(found[kind, GATED].model, data) for kind in KINDS),
@@ -344,6 +359,12 @@ def claims(found: dict[tuple[str, str], Found], counted: Counted, data: Data) ->
             1e-6,
             f"chance, log2({symbols})",
         ),
+    ]
+
+
+def what_is_read(data: Data) -> list[Claim]:
+    """The text is the one of the figures, and its test is new."""
+    return [
         Claim.equal(
             f"the text is that of the figures: {len(data.text):,} characters, beginning of its SHA-256 "
             f"(here Python {platform.python_version()})",
@@ -361,41 +382,46 @@ def claims(found: dict[tuple[str, str], Found], counted: Counted, data: Data) ->
             "statistical",
         ),
     ]
-    for kind in KINDS:
-        gated = found[kind, GATED]
-        for shape in (STACK, SINGLE):
-            other = found[kind, shape]
-            listed.append(
-                Claim.equal(
-                    f"{kind}: gated feedback has fewer bits per character (mean {np.mean(gated.bits):.3f}) than the "
-                    f"{shape} ({np.mean(other.bits):.3f}), in k of {n} seeds",
-                    sum(a < b for a, b in zip(gated.bits, other.bits, strict=True)),
-                    n,
-                    HUTTER if kind == "LSTM" else f"{CHUNG}: gated feedback outperforms stacks, for all three units",
-                    "statistical",
-                )
-            )
+
+
+def beside_gated(kind: str, found: dict[tuple[str, str], Found]) -> list[Claim]:
+    """Gated feedback beside the networks without it."""
+    gated, n = found[kind, GATED], len(found[kind, GATED].bits)
     return [
-        *listed,
-        *[
-            Claim.equal(
-                f"{kind}: with every gate held at its mean the gated network loses bits (mean "
-                f"{np.mean(found[kind, GATED].still) - np.mean(found[kind, GATED].bits):+.3f}), in k of {n} seeds",
-                sum(a > b for a, b in zip(found[kind, GATED].still, found[kind, GATED].bits, strict=True)),
-                n,
-                f"{CHUNG}: signals between layers are gated adaptively",
-                "statistical",
-            )
-            for kind in KINDS
-        ],
         Claim.equal(
-            f"networks with fewer bits than the {NGRAM} (order {counted.order}, {ngram:.3f} bits)",
-            sum(b < ngram for f in found.values() for b in f.bits),
-            n * len(found),
-            f"whether a state is needed; best network {min(b for f in found.values() for b in f.bits):.3f}",
+            f"{kind}: gated feedback has fewer bits per character (mean {np.mean(gated.bits):.3f}) than the "
+            f"{shape} ({np.mean(found[kind, shape].bits):.3f}), in k of {n} seeds",
+            sum(a < b for a, b in zip(gated.bits, found[kind, shape].bits, strict=True)),
+            n,
+            HUTTER if kind == "LSTM" else f"{CHUNG}: gated feedback outperforms stacks, for all three units",
             "statistical",
-        ),
+        )
+        for shape in (STACK, SINGLE)
     ]
+
+
+def gates_at_work(kind: str, gated: Found) -> Claim:
+    """What is lost when every gate stands still."""
+    return Claim.equal(
+        f"{kind}: with every gate held at its mean the gated network loses bits (mean "
+        f"{np.mean(gated.still) - np.mean(gated.bits):+.3f}), in k of {len(gated.bits)} seeds",
+        sum(a > b for a, b in zip(gated.still, gated.bits, strict=True)),
+        len(gated.bits),
+        f"{CHUNG}: signals between layers are gated adaptively",
+        "statistical",
+    )
+
+
+def beside_ngrams(found: dict[tuple[str, str], Found], counted: Counted) -> Claim:
+    """Every network beside the best n-gram."""
+    ngram, bits = counted.test[counted.order], [b for f in found.values() for b in f.bits]
+    return Claim.equal(
+        f"networks with fewer bits than the {NGRAM} (order {counted.order}, {ngram:.3f} bits)",
+        sum(b < ngram for b in bits),
+        len(bits),
+        f"whether a state is needed; best network {min(bits):.3f}",
+        "statistical",
+    )
 
 
 @torch.no_grad()
