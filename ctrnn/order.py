@@ -13,8 +13,9 @@ class Level(NamedTuple):
     """Nodes that do not depend on one another: they are computed as one batch.
 
     nodes: their numbers. sources: the earlier levels that hold their predecessors. rows: for each node and slot the
-    row of the predecessor in (initial state, then the source levels one after the other). filled: which slots count;
-    a node without predecessors has the initial state in its first slot.
+    row of the predecessor in (initial state, then the source levels one after the other), up to the last slot that a
+    node of the level fills. filled: which slots count; a node without predecessors has the initial state in its first
+    slot.
     """
 
     nodes: Int[Tensor, " node"]
@@ -39,6 +40,9 @@ class Order:
     levels: tuple[Level, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        for node, slots in enumerate(self.predecessors):
+            if not isinstance(slots, (tuple, list)):
+                raise TypeError(f"node {node} reads {slots!r}: name what it reads as a tuple, one as ({slots!r},).")
         given = tuple(tuple(slots) for slots in self.predecessors)
         if not given:
             raise ValueError("an order needs at least one node, got none.")
@@ -46,7 +50,7 @@ class Order:
             for other in slots:
                 _check_node(node, other, len(given))
         object.__setattr__(self, "predecessors", given)
-        object.__setattr__(self, "levels", _levels(given, self.arity))
+        object.__setattr__(self, "levels", _levels(given))
 
     def __len__(self) -> int:
         """The number of nodes."""
@@ -117,7 +121,7 @@ def _check_node(node: int, other: int | None, n: int) -> None:
         raise ValueError(f"node {node} reads node {other}, but the nodes end at {n - 1}: add it or drop it.")
 
 
-def _levels(predecessors: Sequence[Sequence[int | None]], arity: int) -> tuple[Level, ...]:
+def _levels(predecessors: Sequence[Sequence[int | None]]) -> tuple[Level, ...]:
     """Each node one level behind the last that it reads (Kahn 1962)."""
     read = [{k for k in slots if k is not None} for slots in predecessors]
     readers: list[list[int]] = [[] for _ in read]
@@ -140,7 +144,8 @@ def _levels(predecessors: Sequence[Sequence[int | None]], arity: int) -> tuple[L
     if len(place) < len(predecessors):
         stuck = [node for node in range(len(predecessors)) if node not in place]
         raise ValueError(f"nodes read one another in a circle, among or before {stuck[:8]}: an order has no cycles.")
-    return tuple(_level(nodes, predecessors, place, [len(level) for level in levels], arity) for nodes in levels)
+    sizes = [len(level) for level in levels]
+    return tuple(_level(nodes, predecessors, place, sizes) for nodes in levels)
 
 
 def _level(
@@ -148,15 +153,17 @@ def _level(
     predecessors: Sequence[Sequence[int | None]],
     place: dict[int, tuple[int, int]],
     sizes: list[int],
-    arity: int,
 ) -> Level:
     sources = sorted({place[k][0] for node in nodes for k in predecessors[node] if k is not None})
     begin, row = {}, 1  # row 0 is the initial state
     for source in sources:
         begin[source] = row
         row += sizes[source]
-    rows = torch.zeros(len(nodes), arity, dtype=torch.long)
-    filled = torch.zeros(len(nodes), arity, dtype=torch.bool)
+    slots = [
+        1 + max((k for k, other in enumerate(predecessors[node]) if other is not None), default=0) for node in nodes
+    ]
+    rows = torch.zeros(len(nodes), max(slots), dtype=torch.long)
+    filled = torch.zeros(len(nodes), max(slots), dtype=torch.bool)
     for i, node in enumerate(nodes):
         for slot, other in enumerate(predecessors[node]):
             if other is not None:

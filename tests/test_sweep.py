@@ -136,6 +136,14 @@ def test_levels_are_as_many_as_the_longest_path_has_nodes():
     assert Order.chain(3) == Order(((), (0,), (1,)))
 
 
+def test_a_level_has_no_more_slots_than_its_own_nodes_fill():
+    star = Order(((),) * 2000 + (tuple(range(2000)),))
+    assert [tuple(level.rows.shape) for level in star.levels] == [(2000, 1), (1, 2000)]
+    mixed = Order(((None, None, None), (0, None, None), (None, 1, None)))
+    assert [tuple(level.filled.shape) for level in mixed.levels] == [(1, 1), (1, 1), (1, 2)]
+    assert mixed.arity == 3
+
+
 def test_an_order_with_a_cycle_or_an_unknown_node_is_refused():
     with pytest.raises(ValueError, match=r"circle.*\[1, 2\]"):
         Order(((), (2,), (1,)))
@@ -145,6 +153,8 @@ def test_an_order_with_a_cycle_or_an_unknown_node_is_refused():
         Order(((), (7,)))
     with pytest.raises(TypeError, match="by its number"):
         Order((("a",),))
+    with pytest.raises(TypeError, match=r"node 0 reads 1: .* one as \(1,\)"):
+        Order((1, 2))
     with pytest.raises(ValueError, match="at least one node"):
         Order(())
 
@@ -191,7 +201,7 @@ def test_a_sweep_refuses_what_integrate_refuses():
         sweep(net, us.index_fill(0, torch.tensor([1]), torch.nan), order)
     with pytest.raises(ValueError, match="batch is empty: the input"):
         sweep(net, torch.zeros(3, 0, 3).double(), order)
-    with pytest.raises(TypeError, match="the input has dtype torch.int64"):
+    with pytest.raises(TypeError, match="the input has dtype"):
         sweep(net, torch.zeros(3, 3, dtype=torch.long), order)
     with pytest.raises(TypeError, match="float32"):
         sweep(net, us.float(), order)
