@@ -1,6 +1,7 @@
 """A saved model is its class, its configuration and its weights.
 
-The class is found among those already imported; nothing is ever imported because a file says so.
+A module that stands in several places, such as one plane for all corners, is one again when it is loaded. The class is
+found among those already imported; nothing is ever imported because a file says so.
 """
 
 import os
@@ -58,7 +59,13 @@ def save(model: nn.Module, path: str | os.PathLike) -> None:
             raise TypeError(
                 f"{name} is parametrised by {foreign[0]}, which no file restores: derive it from ctrnn.init.Constraint."
             )
-    document = {"kind": "model", **describe(model), "constraints": constraints, "learned_tau": _learned_tau(model)}
+    document = {
+        "kind": "model",
+        **describe(model),
+        "constraints": constraints,
+        "shared": _shared(model),
+        "learned_tau": _learned_tau(model),
+    }
     write_tensors(path, model.state_dict(), document)
 
 
@@ -72,6 +79,7 @@ def load(base: type[T], path: str | os.PathLike) -> T:
             model = build(base, document)
         assert isinstance(model, nn.Module)
         _restore_constraints(model, document["constraints"], tensors)
+        _restore_shared(model, document["shared"])
         _restore_learned_tau(model, document["learned_tau"])
         _restore_tensors(model, tensors)
     # The constructors are fed an untrusted configuration, and whichever way one trips the answer is the same.
@@ -103,6 +111,24 @@ def _restore_constraints(model: nn.Module, constraints: dict[str, list[str]], te
             if kind is None:
                 raise ValueError(f"{path} is held by a {kind_name!r}, and no imported Constraint has that name")
             parametrize.register_parametrization(module, name, kind(**buffers))
+
+
+def _shared(model: nn.Module) -> dict[str, str]:
+    """Every further place of a module that stands in several, and its first."""
+    first: dict[nn.Module, str] = {}
+    shared: dict[str, str] = {}
+    for path, module in model.named_modules(remove_duplicate=False):
+        inside = any(path.startswith(f"{place}.") for place in shared)  # what is shared with all that is in it
+        if not inside and first.setdefault(module, path) != path:
+            shared[path] = first[module]
+    return shared
+
+
+def _restore_shared(model: nn.Module, shared: dict[str, str]) -> None:
+    """Put one module where the constructor made one for each place."""
+    for path, first in shared.items():
+        prefix, _, name = path.rpartition(".")
+        setattr(model.get_submodule(prefix), name, model.get_submodule(first))
 
 
 def _learned_tau(model: nn.Module) -> list[str]:

@@ -51,6 +51,20 @@ def test_a_state_dict_takes_its_tau_along_whatever_its_shape():
     assert torch.equal(other.tau.c, model.tau.c)
 
 
+def test_one_layer_in_two_places_is_one_layer_after_loading(path):
+    layer = GRU(3, 3)
+    layer.learn_tau()
+    constrain(layer, "W_in", Masked(torch.ones(9, 3).bool()))
+    stack = Stack([layer, GRU(3, 3), layer])
+    stack.save(path)
+    again = Stack.load(path)
+    assert again.layers[2] is again.layers[0]
+    assert again.layers[1] is not again.layers[0]
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in stack.named_parameters()]
+    for name, tensor in stack.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+
+
 def test_constraints_survive_a_file_and_go_on_holding(path):
     stack = Stack([CTRNN(5, 2), GRU(3, 5)])
     mask, signs = sparse_mask(5, 0.4), dale_signs(5)
@@ -140,6 +154,9 @@ def config(**changes):
         ({"constraints": {"W_rec": ["Dale"]}}, "cannot load a model"),
         ({"constraints": {"layers.0.W_rec": ["Dale"]}}, "cannot load a model"),
         ({"constraints": 3}, "cannot load a model"),
+        ({"shared": {"": "layers.0"}}, "cannot load a model"),
+        ({"shared": {"W_rec": ""}}, "cannot load a model"),
+        ({"shared": 3}, "cannot load a model"),
     ],
 )
 def test_a_file_with_a_wrong_document_is_refused(changes, match, path):

@@ -113,6 +113,14 @@ def test_a_loaded_network_says_what_the_saved_one_said(net, tmp_path):
     again = GridDAGRNN.load(tmp_path / "net.safetensors")
     us = drawn(2, 3, net.n_in).to(net.planes[0].W_in)
     assert torch.equal(again(us).ys, net(us).ys)
+    assert [name for name, _ in again.named_parameters()] == [name for name, _ in net.named_parameters()]
+
+
+def test_planes_that_share_their_weights_share_them_after_loading(tmp_path):
+    one, other, *_ = planes()
+    GridDAGRNN([one, other, one, other]).save(tmp_path / "net.safetensors")
+    a, b, c, d = GridDAGRNN.load(tmp_path / "net.safetensors").planes
+    assert (a is c, b is d, a is b) == (True, True, False)
 
 
 def test_what_cannot_read_a_grid_is_refused():
