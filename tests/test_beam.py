@@ -98,6 +98,56 @@ def test_sentences_of_a_batch_do_not_disturb_one_another():
         torch.testing.assert_close(alone.log_probability[0], together.log_probability[i], rtol=1e-12, atol=1e-12)
 
 
-def test_a_beam_without_width_is_refused():
-    with pytest.raises(ValueError, match="at least one beginning"):
-        beam_search(lambda state, words: (words, state), torch.zeros(1, 1), begin=0, end=1, width=0, longest=2)
+def silent(state, words):
+    """Says any of three words, all the same to it."""
+    return torch.full((len(words), 3), 1 / 3).log(), state
+
+
+SEARCHES = pytest.mark.parametrize("search", [greedy, partial(beam_search, width=2)])
+
+
+@SEARCHES
+@torch.no_grad()
+def test_a_state_without_a_batch_axis_is_refused(search):
+    for kind in (EncoderDecoder, SummaryEncoderDecoder, AttentiveEncoderDecoder):
+        net, us, _, say = asked(kind, 0)
+        with pytest.raises(ValueError, match=r"'context': .*one and the same batch axis: for one sequence"):
+            search(say, net.read(us[:, 0], dt=1.0), begin=BEGIN, end=END, longest=3)
+    with pytest.raises(ValueError, match=r"'state': \(\)"):
+        search(silent, torch.zeros(()), begin=BEGIN, end=END, longest=3)
+
+
+@SEARCHES
+def test_a_sentence_can_end_and_has_room_for_a_word(search):
+    go = partial(search, silent, torch.zeros(2, 1), begin=BEGIN)
+    for end in (3, -1):
+        with pytest.raises(ValueError, match=f"end = {end}, but there are labels 0 to 2"):
+            go(end=end, longest=3)
+    with pytest.raises(TypeError, match=r"end must be an int, got 1\.0"):
+        go(end=1.0, longest=3)
+    with pytest.raises(ValueError, match="longest = 0: give at least 1"):
+        go(end=END, longest=0)
+    with pytest.raises(TypeError, match=r"longest must be an int, got 2\.5"):
+        go(end=END, longest=2.5)
+
+
+@SEARCHES
+def test_what_says_no_log_probabilities_is_refused(search):
+    go = partial(search, state=torch.zeros(2, 1), begin=BEGIN, end=END, longest=3)
+    for wrong in (torch.nan, 1.0):
+        with pytest.raises(ValueError, match="apply log_softmax"):
+            go(lambda state, words, wrong=wrong: (torch.full((len(words), 3), wrong), state))
+    with pytest.raises(ValueError, match=r"one row for each of the . words it heard, got the shape \(3,\)"):
+        go(lambda state, words: (torch.zeros(3), state))
+
+
+@SEARCHES
+def test_an_empty_batch_says_nothing(search):
+    found = search(silent, torch.zeros(0, 4), begin=BEGIN, end=END, longest=3)
+    assert len(found.words) == len(found.log_probability) == 0
+
+
+@pytest.mark.parametrize(("width", "kind"), [(0, ValueError), (1.5, TypeError)])
+def test_a_beam_without_a_whole_width_is_refused(width, kind):
+    with pytest.raises(kind, match=r"width = 0: give at least 1|width must be an int, got 1\.5"):
+        beam_search(silent, torch.zeros(1, 1), begin=BEGIN, end=END, width=width, longest=2)

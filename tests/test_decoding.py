@@ -118,12 +118,89 @@ def test_a_search_without_end_says_so():
 
 
 def test_wrong_tables_are_refused_with_the_reason():
-    with pytest.raises(ValueError, match="log_softmax"):
-        prefix_search(torch.randn(4, 3).abs())
+    table = posteriors(0, 4, 3)
+    for wrong, total in ((table - 1, "0.3679"), (table.where(table < table[2].max(), torch.nan), "nan")):
+        with pytest.raises(ValueError, match=rf"add up to {total}, not to 1.*apply log_softmax"):
+            prefix_search(wrong)
+    with pytest.raises(ValueError, match=r"at sample 2 add up to 1\.001"):
+        prefix_search(table + torch.tensor([0, 0, 1e-3, 0])[:, None])
+    with pytest.raises(TypeError, match=r"floating-point, got torch\.int64: apply log_softmax"):
+        prefix_search(torch.zeros(4, 1, dtype=torch.long))
     with pytest.raises(ValueError, match="time, label"):
-        prefix_search(posteriors(0, 4, 3).unsqueeze(1))
+        prefix_search(table.unsqueeze(1))
     with pytest.raises(ValueError, match="blank = 3"):
-        prefix_search(posteriors(0, 4, 3), blank=3)
+        prefix_search(table, blank=3)
+
+
+def test_options_of_a_search_that_mean_nothing_are_refused():
+    for section in (0, -0.5, 1.5, torch.nan):
+        with pytest.raises(ValueError, match=rf"section = {section} is a probability above 0 and at most 1"):
+            prefix_search(posteriors(0, 4, 3), section=section)
+    with pytest.raises(ValueError, match="most = 0: give at least 1"):
+        prefix_search(posteriors(0, 4, 3), most=0)
+    with pytest.raises(TypeError, match=r"most must be an int, got 10\.0"):
+        prefix_search(posteriors(0, 4, 3), most=10.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_rounding_took_from_the_probabilities_is_given_back(dtype):
+    table = posteriors(1, 6, 4).to(dtype)
+    assert float((table.double().logsumexp(-1)).abs().max()) > 1e-9
+    total = by_enumeration(table.double().log_softmax(-1))
+    found = prefix_search(table, section=None)
+    assert total[found.labels] == pytest.approx(max(total.values()), rel=1e-12)
+    assert found.log_probability == pytest.approx(torch.tensor(total[found.labels]).log().item(), abs=1e-12)
+
+
+def test_where_there_is_no_sample_nothing_is_said():
+    scores = torch.zeros(5, 2, 3)
+    for empty, strings in ((scores[:0], 2), (scores[:, :0], 0)):
+        assert best_path(empty).shape == collapse(empty.argmax(-1)).shape == (strings, 0)
+    assert prefix_search(scores[:0, 0]) == ((), 0.0)
+    assert viterbi(scores[:0], torch.zeros(3, 3)).shape == (0, 2)
+    assert viterbi(scores[:, :0], torch.zeros(3, 3)).shape == (5, 0)
+    scores[:, 0] = torch.nan
+    assert viterbi(scores, torch.eye(3), lengths=torch.tensor([0, 2])).T.tolist() == [[-1] * 5, [0, 0, -1, -1, -1]]
+
+
+def test_scores_without_a_highest_one_are_refused_unless_they_are_padding():
+    for wrong in (torch.tensor([0.0, torch.nan, 0]), torch.full((3,), -torch.inf)):
+        scores = F.one_hot(torch.tensor([[1, 1], [0, 2], [2, 2]]), 3).double()
+        scores[1:, 0] = wrong
+        with pytest.raises(ValueError, match=r"\(time, batch\) = \(1, 0\) have no highest one"):
+            best_path(scores)
+        assert best_path(scores, torch.tensor([1, 3])).tolist() == [[1, -1], [1, 2]]
+
+
+@pytest.mark.parametrize("decode", [best_path, lambda scores, *rest: collapse(scores.argmax(-1), *rest)])
+def test_lengths_count_the_samples_that_there_are(decode):
+    scores = torch.zeros(5, 2, 3)
+    with pytest.raises(TypeError, match=r"lengths must be integers, got torch\.float64"):
+        decode(scores, torch.tensor([1.5, 2]))
+    for lengths in ([6, 1], [-1, 5]):
+        with pytest.raises(ValueError, match="between 0 and the 5 samples"):
+            decode(scores, torch.tensor(lengths))
+    with pytest.raises(ValueError, match=r"batch shape \(2,\), got \(1,\)"):
+        decode(scores, torch.tensor([3]))
+
+
+def test_what_is_no_path_of_labels_is_refused():
+    for blank in (9, -1):
+        with pytest.raises(ValueError, match=f"blank = {blank}, but there are labels 0 to 3"):
+            best_path(torch.zeros(5, 2, 4), blank=blank)
+    with pytest.raises(TypeError, match=r"blank must be an int, got 1\.0"):
+        best_path(torch.zeros(5, 2, 4), blank=1.0)
+    with pytest.raises(ValueError, match="but there are no labels"):
+        best_path(torch.zeros(5, 2, 0))
+    with pytest.raises(ValueError, match=r"\(time, batch, label\), got \(5, 4\): for one sequence, give a batch"):
+        best_path(torch.zeros(5, 4))
+    with pytest.raises(ValueError, match=r"\(time, batch\), got \(5,\)"):
+        collapse(torch.zeros(5, dtype=torch.long))
+    for dtype in (torch.float32, torch.bool):
+        with pytest.raises(TypeError, match=f"the labels of path must be integers, got {dtype}"):
+            collapse(torch.ones(5, 2, dtype=dtype))
+    with pytest.raises(ValueError, match=r"path holds -1 at \(time, batch\) = \(1, 0\).*give the lengths"):
+        collapse(torch.tensor([[1, 1], [-1, 2]]))
 
 
 @settings(max_examples=20, deadline=None)
@@ -148,10 +225,26 @@ def test_a_forbidden_transition_is_not_taken():
     never = torch.tensor([[0, -torch.inf], [0, 0]])  # from state 1 back to state 0
     assert viterbi(scores, torch.zeros(2, 2)).tolist() == [0, 1, 0]
     assert viterbi(scores, never).tolist() == [0, 0, 0]
-    with pytest.raises(ValueError, match="-inf"):
+    with pytest.raises(ValueError, match="every path has the score -inf"):
         viterbi(scores, torch.full((2, 2), -torch.inf))
-    with pytest.raises(ValueError, match="transitions"):
+
+
+def test_what_has_no_path_is_refused_with_the_culprit():
+    scores = torch.zeros(3, 2, 2, 2)
+    with pytest.raises(ValueError, match=r"need transitions \(2, 2\).*got \(3, 3\)"):
         viterbi(scores, torch.zeros(3, 3))
+    for wrong in (torch.zeros(2), torch.zeros(()), torch.zeros(3, 2, 0)):
+        with pytest.raises(ValueError, match=r"\(time, \*batch, state\) with at least one state"):
+            viterbi(wrong, torch.zeros(2, 2))
+    with pytest.raises(TypeError, match="lengths must be integers"):
+        viterbi(scores, torch.zeros(2, 2), lengths=torch.full((2, 2), 2.5))
+    with pytest.raises(ValueError, match="between 0 and the 3 samples, got 4 to 4"):
+        viterbi(scores, torch.zeros(2, 2), lengths=torch.full((2, 2), 4))
+    with pytest.raises(ValueError, match=r"batch shape \(2, 2\), got \(2,\)"):
+        viterbi(scores, torch.zeros(2, 2), lengths=torch.tensor([1, 2]))
+    scores[1, 1, 0, 1] = torch.nan
+    with pytest.raises(ValueError, match="every path of sequence 1, 0 has the score -inf, or one is NaN"):
+        viterbi(scores, torch.zeros(2, 2))
 
 
 def test_viterbi_reads_each_sequence_up_to_its_length():
@@ -204,7 +297,27 @@ def test_durations_overrule_a_single_sample_and_priors_favour_the_rare():
     assert unsure.argmax(-1).tolist() == [0] * 9
 
 
+def test_small_integers_count_as_large_ones_do():
+    labels = torch.tensor([[15, 3, 15, 15], [0, 15, 2, 3]]).T
+    for dtype in (torch.int8, torch.uint8):
+        for small, large in zip(markov_chain(labels.to(dtype), 16), markov_chain(labels, 16), strict=True):
+            assert torch.equal(small, large)
+        assert torch.equal(collapse(labels.to(dtype)), collapse(labels))
+
+
 def test_labels_that_give_no_chain_are_refused():
+    with pytest.raises(ValueError, match=r"\(time, batch\), got \(2,\): for one sequence, give a batch of one"):
+        markov_chain(torch.tensor([0, 1]), 2)
+    with pytest.raises(TypeError, match=r"labels must be integers, got torch\.float64"):
+        markov_chain(torch.tensor([[0.0], [1.0]]), 2)
+    with pytest.raises(TypeError, match=r"n_states must be an int, got 1\.5"):
+        markov_chain(torch.tensor([[0], [1]]), 1.5)
+    with pytest.raises(ValueError, match="n_states = 0: give at least 1"):
+        markov_chain(torch.tensor([[0], [1]]), 0)
+    with pytest.raises(ValueError, match="no sequence to count in"):
+        markov_chain(torch.zeros(3, 0, dtype=torch.long), 2)
+    with pytest.raises(ValueError, match="first sample: leave empty"):
+        markov_chain(torch.zeros(0, 3, dtype=torch.long), 2)
     with pytest.raises(ValueError, match="states 0 to 1"):
         markov_chain(torch.tensor([[0], [2]]), 2)
     with pytest.raises(ValueError, match="first sample"):

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
+from ctrnn.decoding import _check as check
+
+ROUNDING = 1e-3  # log-probabilities of certain words may exceed 0 by this, in half precision too
 
 # From a state and the last words (batch,): log-probabilities of the next word (batch, word), and the state after it.
 Say = Callable[[State, Tensor], tuple[Tensor, State]]
@@ -31,16 +34,22 @@ def greedy(say: Say, state: State, *, begin: int, end: int, longest: int) -> Sen
         say: one step, (state, words) -> (log-probabilities, state); `EncoderDecoder.say` is one.
         state: where every sentence of the batch begins; its parts lead with the batch axis.
         begin: the word heard before the first.
-        end: the word that ends a sentence.
-        longest: words to say at most.
+        end: the word that ends a sentence, one of those that can be said.
+        longest: words to say at most, at least 1.
 
     Returns:
         One sentence for each of the batch.
+
+    Raises:
+        TypeError, ValueError: the state has no batch axis, an option does not fit, or `say` gives something else than
+            log-probabilities (batch, word).
     """
-    word = torch.full((len(tree.leaves(state)[0]),), begin, device=tree.leaves(state)[0].device)
-    said, total, going = [], tree.leaves(state)[0].new_zeros(len(word)), torch.ones_like(word, dtype=torch.bool)
+    _check(state, longest)
+    first = tree.leaves(state)[0]
+    word = torch.full((len(first),), begin, device=first.device)
+    said, total, going = [], first.new_zeros(len(word)), torch.ones_like(word, dtype=torch.bool)
     for _ in range(longest):
-        scores, state = say(state, word)
+        scores, state = _said(say, state, word, end)
         best, word = scores.max(-1)
         total = total + torch.where(going, best, 0)
         said.append(word.where(going & (word != end), -1))
@@ -62,10 +71,10 @@ def beam_search(say: Say, state: State, *, begin: int, end: int, width: int, lon
         width: beginnings to keep, at least 1.
 
     Raises:
-        ValueError: the width is less than 1.
+        TypeError, ValueError: as in `greedy`, or the width is no integer from 1 on.
     """
-    if width < 1:
-        raise ValueError(f"a beam keeps at least one beginning, got width = {width}.")
+    _check(state, longest)
+    check.size("width", width, 1)
     first = tree.leaves(state)[0]
     state = tree.map(lambda leaf: leaf.repeat_interleave(width, 0), state)
     rows = torch.arange(len(first), device=first.device).unsqueeze(-1) * width
@@ -75,10 +84,10 @@ def beam_search(say: Say, state: State, *, begin: int, end: int, width: int, lon
     ended = torch.zeros_like(word, dtype=torch.bool)
     words = word[..., :0].unsqueeze(1).expand(-1, width, -1)
     for _ in range(longest):
-        scores, state = say(state, word.flatten())
+        scores, state = _said(say, state, word.flatten(), end)
         scores = scores.unflatten(0, (-1, width))
         n = scores.shape[-1]
-        nothing = torch.full_like(scores[0, 0], -torch.inf)
+        nothing = scores.new_full((n,), -torch.inf)
         nothing[end] = 0  # an ended sentence says its end once more, for nothing
         scores = torch.where(ended.unsqueeze(-1), nothing, scores)
         total, best = (total.unsqueeze(-1) + scores).flatten(1).topk(width)
@@ -90,3 +99,27 @@ def beam_search(say: Say, state: State, *, begin: int, end: int, width: int, lon
         if bool(ended.all()):
             break
     return Sentences(words.masked_fill((words == end).cumsum(-1) > 0, -1), total)
+
+
+def _check(state: State, longest: int) -> None:
+    check.size("longest", longest, 1)
+    shapes = {name or "state": tuple(leaf.shape) for name, leaf in tree.named(state)}
+    if () in shapes.values() or len({shape[0] for shape in shapes.values()}) > 1:
+        raise ValueError(
+            f"the parts of the state have the shapes {shapes}, and all must lead with one and the same batch axis: for "
+            "one sequence, give a batch of one."
+        )
+
+
+def _said(say: Say, state: State, word: Int[Tensor, " batch"], end: int) -> tuple[Float[Tensor, "batch word"], State]:
+    """One step of `say`, and whether it gave what `Say` promises."""
+    scores, state = say(state, word)
+    if scores.ndim != 2 or len(scores) != len(word):
+        raise ValueError(
+            f"say must give log-probabilities (batch, word), one row for each of the {len(word)} words it heard, got "
+            f"the shape {tuple(scores.shape)}."
+        )
+    check.label("end", end, scores.shape[-1])
+    if not bool((scores <= ROUNDING).all()):
+        raise ValueError("say must give log-probabilities, at most 0, got greater ones or NaN: apply log_softmax.")
+    return scores, state

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ctrnn.decoding import _check as check
+
 NEVER = -np.inf
 
 
@@ -25,8 +27,24 @@ def best_path(
 
     Best-path decoding of CTC outputs (Graves, Fernandez, Gomez & Schmidhuber 2006); it need not find the likeliest
     string, which adds up all its paths. Samples from `lengths` on are not read. Strings are padded at the end with -1.
+
+    Raises:
+        TypeError, ValueError: a shape or a length does not fit, there is no such label as `blank`, or a sample that is
+            read has no likeliest label.
     """
-    return collapse(scores.argmax(-1), lengths, blank)
+    check.batched("scores", scores, "(time, batch, label)")
+    check.label("blank", blank, scores.shape[-1])
+    check.lengths(lengths, len(scores), scores.shape[1:-1])
+    highest, path = scores.max(-1)
+    undecided = ~(highest > -torch.inf)
+    if lengths is not None:
+        undecided &= check.used(len(scores), lengths)
+    if bool(undecided.any()):
+        raise ValueError(
+            f"scores at (time, batch) = {check.first(undecided)} have no highest one, they are NaN or all -inf: mend "
+            "the network that gave them, or mask padding with lengths."
+        )
+    return collapse(path, lengths, blank)
 
 
 def collapse(
@@ -36,13 +54,27 @@ def collapse(
 
     Samples from `lengths` on are not read. Strings are padded at the end with -1. For labels named sample by sample,
     as by `viterbi`, `blank` is the label of silence.
+
+    Raises:
+        TypeError, ValueError: a shape or a length does not fit, or the path holds anything but labels from 0 on.
     """
+    check.batched("path", path, "(time, batch)")
+    check.integers("the labels of path", path)
+    check.lengths(lengths, len(path), path.shape[1:])
+    path = path.long()
     previous = torch.cat([torch.full_like(path[:1], blank), path[:-1]])
     keep = (path != blank) & (path != previous)
     if lengths is not None:
-        keep &= torch.arange(len(path), device=path.device)[:, None] < lengths
+        keep &= check.used(len(path), lengths)
+    if bool((keep & (path < 0)).any()):
+        where = check.first(keep & (path < 0))
+        raise ValueError(
+            f"path holds {int(path[where])} at (time, batch) = {where}, and labels are numbers from 0 on: give the "
+            "lengths where -1 is padding."
+        )
     place = keep.cumsum(0)
-    strings = path.new_full((path.shape[1], int(place[-1].max())), -1)
+    longest = int(place[-1].max()) if place.numel() else 0
+    strings = path.new_full((path.shape[1], longest), -1)
     sample, row = keep.nonzero(as_tuple=True)
     strings[row, place[sample, row] - 1] = path[sample, row]
     return strings
@@ -61,22 +93,23 @@ def prefix_search(
     than a labelling at hand. The work grows with the number of samples in a section, exponentially at worst.
 
     Args:
-        log_posteriors: of one sequence (time, label).
+        log_posteriors: of one sequence (time, label), normalised: what is given up is known from what is left of 1.
         blank: the number that stands for "nothing new".
-        section: cut the sequence where the blank is likelier than this and search every piece by itself, as Graves et
-            al. do (0.9999); None: one piece, exact.
-        most: prefixes to extend in one piece.
+        section: cut the sequence where the blank is likelier than this, above 0 and at most 1, and search every piece
+            by itself, as Graves et al. do (0.9999); None: one piece, exact.
+        most: prefixes to extend in one piece, at least 1.
 
     Returns:
         Labelling(labels, log_probability); with several pieces the probability is the product of theirs, which is at
         most that of the labels in the whole sequence.
 
     Raises:
-        ValueError: a shape does not fit, or there is no such label as `blank`.
+        TypeError, ValueError: a shape or an option does not fit, there is no such label as `blank`, or the
+            probabilities of a sample do not add up to 1.
         RuntimeError: `most` prefixes were extended and the search had not ended.
     """
-    _check(log_posteriors, blank)
-    table = log_posteriors.detach().to("cpu", torch.float64).numpy()
+    _check(log_posteriors, blank, section, most)
+    table = log_posteriors.detach().to("cpu", torch.float64).log_softmax(-1).numpy()  # to the last digit
     pieces = [table]
     if section is not None:
         cuts = np.flatnonzero(table[:, blank] > np.log(section))
@@ -152,14 +185,23 @@ def _log_one_minus(b: float) -> float:
     return float(np.log(-np.expm1(b))) if b < 0 else NEVER
 
 
-def _check(log_posteriors: Tensor, blank: int) -> None:
+def _check(log_posteriors: Tensor, blank: int, section: float | None, most: int) -> None:
     if log_posteriors.ndim != 2:
         raise ValueError(
             "log_posteriors are those of one sequence, (time, label); these have the shape "
             f"{tuple(log_posteriors.shape)}."
         )
-    n_labels = log_posteriors.shape[-1]
-    if not 0 <= blank < n_labels:
-        raise ValueError(f"blank = {blank}, but there are labels 0 to {n_labels - 1}.")
-    if not bool((log_posteriors <= 1e-6).all()):
-        raise ValueError("log_posteriors are logarithms of probabilities, at most 0: apply log_softmax first.")
+    check.label("blank", blank, log_posteriors.shape[-1])
+    check.size("most", most, 1)
+    if section is not None and not 0 < section <= 1:
+        raise ValueError(f"section = {section} is a probability above 0 and at most 1: the blank's at a cut, or None.")
+    if not log_posteriors.is_floating_point():
+        raise TypeError(f"log_posteriors must be floating-point, got {log_posteriors.dtype}: apply log_softmax first.")
+    total = log_posteriors.detach().double().logsumexp(-1).exp()
+    wrong = ~((total - 1).abs() <= max(1e-4, 16 * torch.finfo(log_posteriors.dtype).eps))
+    if bool(wrong.any()):
+        (t,) = check.first(wrong)
+        raise ValueError(
+            f"the probabilities at sample {t} add up to {float(total[t]):.4g}, not to 1, and the search is exact for "
+            "normalised ones only: apply log_softmax first."
+        )
