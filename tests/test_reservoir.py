@@ -4,7 +4,7 @@ import reservoirpy.nodes as peer
 import torch
 
 from ctrnn import Euler, Fixed, Held, init, integrate, learning
-from ctrnn.models import EchoState, RateRNN
+from ctrnn.models import EchoState, Jordan, RateRNN, Stack
 
 
 def seeded(number=0):
@@ -80,6 +80,62 @@ def test_a_forced_network_has_the_precision_of_the_free_one():
     assert forced.tau.dtype == torch.float64
 
 
+def test_a_forced_network_learns_with_the_free_one():
+    model = EchoState(4, 1, 1, feedback_scale=0.5, learn_tau=True, generator=seeded()).double()
+    forced = model.teacher_forced()
+    for name in ("W_rec", "b_rec", "W_out", "b_out", "log_ratio"):
+        assert getattr(forced, name) is getattr(model, name)
+    assert torch.equal(forced.W_in, torch.cat([model.W_in, model.W_back], -1))
+
+
+def test_a_constrained_network_is_forced_with_its_constraints():
+    model = network(n=10, n_in=1, n_out=1, feedback_scale=0.5)
+    mask = torch.rand(10, 10, generator=seeded(4)) < 0.5
+    init.constrain(model, "W_rec", init.Masked(mask))
+    init.constrain(model, "W_back", init.Dale(torch.ones(1)))
+    forced = model.teacher_forced()
+    assert torch.equal(forced.W_rec, model.W_rec)
+    assert torch.equal(forced.W_in[:, 1:], model.W_back)
+    with torch.no_grad():
+        model.parametrizations.W_rec.original.mul_(2)
+    assert torch.equal(forced.W_rec, model.W_rec), "learning one must teach the other"
+    us, said = series(60, 1), series(60, 1, seed=2)
+    fitted = learning.fit_readout(model, us, said, dt=1.0)
+    assert torch.equal(fitted.W_rec != 0, mask)
+
+
+@pytest.mark.parametrize("tau", [1.0, 2.5])
+def test_a_network_with_feedback_learns_a_sine_and_goes_on_alone(tau):
+    said = torch.sin(0.3 * torch.arange(600, dtype=torch.float64))[:, None]
+    us = torch.zeros(600, 0, dtype=torch.float64)
+    model = network(n=50, n_in=0, n_out=1, feedback_scale=1.0, tau=tau)
+    fitted = learning.fit_readout(model, us[:400], said[:400], dt=1.0, washout=100, penalty=1e-12)
+    heard = torch.cat([torch.zeros(1, 1, dtype=torch.float64), said[:399]])
+    with torch.no_grad():
+        led = integrate(fitted.teacher_forced(), heard, dt=1.0).xs[-1]
+        alone = integrate(fitted, us[400:], led, dt=1.0).ys
+    torch.testing.assert_close(alone, said[400:], rtol=0, atol=1e-4)
+    assert float(model.W_out.detach().abs().max()) == 0.0, "the user's network must stay as it was"
+
+
+def test_what_is_fed_back_while_learning_is_the_target_of_the_sample_before():
+    # Streams side by side, inputs besides, and a readout that says something already: what it says is not heard.
+    model, us, said = network(n=12, feedback_scale=0.5), series(80, 6).unflatten(1, (3, 2)), series(80, 6, seed=2)
+    said = said.unflatten(1, (3, 2))
+    with torch.no_grad():
+        model.W_out.normal_(generator=seeded(3))
+    x, states = torch.zeros(3, 12, dtype=torch.float64), []
+    for k, u in enumerate(us):
+        y = said[k - 1] if k else torch.zeros(3, 2, dtype=torch.float64)
+        x = torch.tanh(x @ model.W_rec.T + u @ model.W_in.T + y @ model.W_back.T + model.b_rec)
+        states.append(x)
+    expected = learning.ridge(torch.stack(states[10:]).flatten(0, 1), said[10:].flatten(0, 1), penalty=1e-3)
+    fitted = learning.fit_readout(model, us, said, dt=1.0, washout=10, penalty=1e-3)
+    torch.testing.assert_close(fitted.W_out.detach(), expected.W_out, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(fitted.b_out.detach(), expected.b_out, rtol=1e-8, atol=1e-9)
+    assert torch.equal(fitted.W_back, model.W_back)
+
+
 def test_only_the_readout_is_learned():
     model = network(feedback_scale=0.5, learn_tau=True)
     asked = {name for name, p in model.named_parameters() if p.requires_grad}
@@ -125,12 +181,57 @@ def test_recursive_least_squares_stays_sound_for_ten_thousand_samples():
     torch.testing.assert_close(rls.W, torch.tensor([[1.0, 0, 0, -2]], dtype=torch.float64), rtol=1e-9, atol=1e-9)
 
 
+BAD_SAMPLES = {
+    "two numbers for one": (torch.ones(2), torch.ones(3), r"x of shape \(2,\) and d of shape \(3,\)"),
+    "x too short": (torch.ones(1), torch.ones(1), r"one sample is \(2,\) and \(1,\)"),
+    "a batch": (torch.ones(4, 2), torch.ones(4, 1), "one sample is"),
+    "NaN in x": (torch.tensor([1.0, torch.nan]), torch.ones(1), "x holds NaN"),
+    "NaN in d": (torch.ones(2), torch.tensor([torch.nan]), "d holds NaN"),
+    "infinity": (torch.ones(2), torch.tensor([torch.inf]), "d holds NaN or infinity"),
+    "a square that overflows": (torch.tensor([1e200, 0.0], dtype=torch.float64), torch.ones(1), "overflow"),
+}
+
+
+@pytest.mark.parametrize(("x", "d", "problem"), BAD_SAMPLES.values(), ids=BAD_SAMPLES)
+def test_a_bad_sample_is_refused_and_what_was_learned_stays(x, d, problem):
+    rls, sound = (learning.RecursiveLeastSquares(2, 1, penalty=0.1) for _ in range(2))
+    X, D = series(20, 2), series(20, 1, seed=2)
+    for k in range(20):
+        if k == 10:
+            with pytest.raises(ValueError, match=problem):
+                rls.update(x, d)
+        for each in (rls, sound):
+            each.update(X[k], D[k])
+    assert torch.equal(rls.W, sound.W)
+    assert torch.equal(rls.P, sound.P)
+
+
+def test_a_filter_that_forgets_what_nothing_reminds_it_of_stops_before_it_breaks():
+    rls, x = learning.RecursiveLeastSquares(2, 1, penalty=1.0, forget=0.5), torch.tensor([1.0, 0.0])
+    for _ in range(1022):
+        rls.update(x, x[:1])
+    with pytest.raises(ValueError, match=r"raise forget = 0.5"):
+        rls.update(x, x[:1])
+    assert bool(torch.isfinite(rls.W).all() & torch.isfinite(rls.P).all())
+
+
 def test_what_cannot_be_learned_is_refused():
     model, us = network(), series(20)
     with pytest.raises(ValueError, match="n_out"):
         learning.fit_readout(EchoState(3, 2), us, us, dt=1.0)
-    with pytest.raises(ValueError, match=r"\(20, 2\) are needed"):
+    with pytest.raises(ValueError, match=r"needs \(20, 2\) and \(20, 2\)"):
         learning.fit_readout(model, us, us[:, :1], dt=1.0)
+    with pytest.raises(ValueError, match=r"needs \(20, 2\) and \(20, 2\)"):
+        learning.fit_readout(model, us[:, :1], us, dt=1.0)
+    for other in (Stack([model]), Jordan(3, 2, 2).double(), torch.nn.RNN(2, 2)):
+        with pytest.raises(TypeError, match=f"single layer.*{type(other).__name__}"):
+            learning.fit_readout(other, us, us, dt=1.0)
+    missing = torch.cat([torch.full((1, 2), torch.nan), us[1:]])
+    with pytest.raises(ValueError, match="targets hold NaN"):
+        learning.fit_readout(network(feedback_scale=0.5), us, missing, dt=1.0, washout=5)
+    learning.fit_readout(model, us, missing, dt=1.0, washout=5)  # without feedback nothing hears them
+    with pytest.raises(TypeError, match="washout must be an integer"):
+        learning.fit_readout(model, us, us, dt=1.0, washout=0.5)
     with pytest.raises(ValueError, match="washout"):
         learning.fit_readout(model, us, us, dt=1.0, washout=20)
     with pytest.raises(ValueError, match="penalty"):
@@ -139,11 +240,20 @@ def test_what_cannot_be_learned_is_refused():
         learning.ridge(us * torch.nan, us)
     with pytest.raises(ValueError, match="penalty"):
         learning.RecursiveLeastSquares(2, 2, penalty=0.0)
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        learning.RecursiveLeastSquares(0, 2)
+    with pytest.raises(ValueError, match="n_out must be at least 1"):
+        learning.RecursiveLeastSquares(2, 0)
+    with pytest.raises(TypeError, match=r"torch.int64 cannot hold weights"):
+        learning.RecursiveLeastSquares(2, 2, dtype=torch.int64)
     with pytest.raises(ValueError, match="forget"):
         learning.RecursiveLeastSquares(2, 2, forget=1.5)
     with pytest.raises(ValueError, match="feed back"):
         EchoState(3, 2, feedback_scale=0.1)
     with pytest.raises(ValueError, match="input_scale"):
         EchoState(3, 2, input_scale=-1.0)
+    for scale in (-1.0, torch.nan, torch.inf):
+        with pytest.raises(ValueError, match="feedback_scale ="):
+            EchoState(3, 2, 1, feedback_scale=scale)
     with pytest.raises(ValueError, match="nothing to force"):
         model.teacher_forced()

@@ -1,6 +1,7 @@
 """Learning a linear readout of what a network does: ridge regression at once, or recursively sample by sample."""
 
 import copy
+import math
 from typing import NamedTuple, TypeVar
 
 import torch
@@ -9,8 +10,12 @@ from sklearn.linear_model import Ridge
 from torch import Tensor, nn
 
 from ctrnn._integrate import integrate
+from ctrnn._model_files import class_name
+from ctrnn._types import State
 from ctrnn.drive import Held
-from ctrnn.models._units import Units
+from ctrnn.models._units import Units, check_size
+from ctrnn.models.jordan import Jordan
+from ctrnn.models.reservoir import EchoState
 
 M = TypeVar("M", bound=Units)
 
@@ -36,8 +41,8 @@ def ridge(
         ValueError: rows or numbers do not fit, or are not finite.
     """
     _check(states, targets)
-    if not penalty >= 0:
-        raise ValueError(f"penalty = {penalty} must be at least 0.")
+    if not 0 <= penalty < math.inf:
+        raise ValueError(f"penalty = {penalty} must be a finite number, at least 0.")
     # Singular values, not normal equations: squaring would lose the directions on which delicate readouts rest.
     solver = Ridge(alpha=penalty, solver="svd")
     solver.fit(*(a.detach().to("cpu", torch.float64).numpy() for a in (states, targets)))
@@ -56,31 +61,58 @@ class RecursiveLeastSquares:
         n_out: outputs.
         penalty: of the ridge regression, above 0; P starts at 1 / penalty.
         forget: in (0, 1]; 1 forgets nothing.
+        dtype: of W (n_out, n) and P (n, n), in which everything is computed.
 
     Raises:
-        ValueError: a penalty or a factor is impossible.
+        TypeError, ValueError: a size, a penalty, a factor or the dtype is impossible.
     """
 
     def __init__(
         self, n: int, n_out: int, *, penalty: float = 1e-6, forget: float = 1.0, dtype: torch.dtype = torch.float64
     ) -> None:
-        if not penalty > 0:
-            raise ValueError(f"penalty = {penalty} must be above 0: P starts at 1 / penalty.")
+        check_size("n", n, 1)
+        check_size("n_out", n_out, 1)
+        if not dtype.is_floating_point:
+            raise TypeError(f"dtype = {dtype} cannot hold weights: take torch.float32 or torch.float64.")
+        if not 0 < penalty < math.inf:
+            raise ValueError(f"penalty = {penalty} must be above 0 and finite: P starts at 1 / penalty.")
         if not 0 < forget <= 1:
             raise ValueError(f"forget = {forget} must lie in (0, 1]; 1 forgets nothing.")
         self.W, self.P, self.forget = torch.zeros(n_out, n, dtype=dtype), torch.eye(n, dtype=dtype) / penalty, forget
 
     @torch.no_grad()
     def update(self, x: Float[Tensor, " unit"], d: Float[Tensor, " output"]) -> Float[Tensor, " output"]:
-        """Learn one sample, and return the error made before learning it."""
+        """Learn one sample, and return the error made before learning it.
+
+        Raises:
+            ValueError: x or d has another size or is not finite, or P overflows; W and P stay as they were.
+        """
         x, d = x.to(self.W), d.to(self.W)
+        self._check(x, d)
         error = d - self.W @ x
         Px = self.P @ x
-        k = Px / (self.forget + x @ Px)
-        self.W = self.W + torch.outer(error, k)
-        P = (self.P - torch.outer(k, Px)) / self.forget
-        self.P = (P + P.T) / 2  # rounding would make it lose its symmetry, and then its sign
+        total = self.forget + x @ Px
+        k = Px / total
+        W, P = self.W + torch.outer(error, k), (self.P - torch.outer(k, Px)) / self.forget
+        P = (P + P.T) / 2  # rounding would make it lose its symmetry, and then its sign
+        if not all(bool(torch.isfinite(a).all()) for a in (total, W, P)):
+            raise ValueError(
+                f"W or P would overflow: scale x down, or raise forget = {self.forget}, by which P grows wherever x "
+                "says nothing."
+            )
+        self.W, self.P = W, P
         return error
+
+    def _check(self, x: Tensor, d: Tensor) -> None:
+        n_out, n = self.W.shape
+        if x.shape != (n,) or d.shape != (n_out,):
+            raise ValueError(
+                f"x of shape {tuple(x.shape)} and d of shape {tuple(d.shape)} do not fit: one sample is {(n,)} and "
+                f"{(n_out,)}."
+            )
+        for name, a in (("x", x), ("d", d)):
+            if not bool(torch.isfinite(a).all()):
+                raise ValueError(f"{name} holds NaN or infinity: leave this sample out.")
 
 
 def fit_readout(
@@ -94,9 +126,13 @@ def fit_readout(
 ) -> M:
     """A copy of the network whose readout is the ridge regression of `targets` on what its units show.
 
+    A network with feedback (`EchoState` with a feedback_scale) is forced by the teacher while its states are collected:
+    what it hears back is the target of the sample before, and at the first sample 0. What is returned is free: it hears
+    itself. To lead it to the state from which it goes on alone, or to see what it says when it is told, use its
+    `teacher_forced()`.
+
     Args:
-        model: a single layer with n_out; with feedback pass `model.teacher_forced()` and the targets, one sample late,
-            among the inputs.
+        model: a single layer with n_out, whose readout is linear.
         us: samples, each held for dt.
         targets: what should be said after each.
         dt: time per sample, in the unit of the model's tau.
@@ -104,23 +140,44 @@ def fit_readout(
         penalty: as in `ridge`.
 
     Raises:
+        TypeError: the network is no single layer, or washout no integer.
         ValueError: there is no readout, or shapes or numbers do not fit.
     """
-    if model.W_out is None or model.b_out is None:
-        raise ValueError(f"this {type(model).__name__} has no readout to learn: give it n_out.")
-    if targets.shape != (*us.shape[:-1], model.n_out):
-        raise ValueError(
-            f"targets of shape {tuple(targets.shape)} do not fit inputs of shape {tuple(us.shape)}: "
-            f"{(*us.shape[:-1], model.n_out)} are needed."
-        )
-    if not 0 <= washout < len(us):
-        raise ValueError(f"washout = {washout} leaves nothing of {len(us)} samples.")
+    _check_fit(model, us, targets, washout)
     with torch.no_grad():
-        shown = model.activity(integrate(model, Held(us, dt)).xs)[washout:]
+        shown = model.activity(_collected(model, us, targets, dt))[washout:]
     learned = ridge(shown.flatten(0, -2), targets[washout:].flatten(0, -2), penalty=penalty)
     fitted = copy.deepcopy(model)
     fitted.W_out, fitted.b_out = (nn.Parameter(weight.to(model.W_out)) for weight in learned)
     return fitted
+
+
+def _collected(model: Units, us: Tensor, targets: Tensor, dt: float) -> State:
+    """The states after each sample, under the teacher's forcing where there is feedback."""
+    if not isinstance(model, EchoState) or model.W_back is None:
+        return integrate(model, Held(us, dt)).xs
+    heard = torch.cat([torch.zeros_like(targets[:1]), targets[:-1]]).to(us)
+    return integrate(model.teacher_forced(), Held(torch.cat([us, heard], -1), dt)).xs
+
+
+def _check_fit(model: Units, us: Tensor, targets: Tensor, washout: int) -> None:
+    if not isinstance(model, Units) or isinstance(model, Jordan):  # a Jordan's state units hear the readout
+        raise TypeError(
+            f"fit_readout learns the linear readout of a single layer such as EchoState, got a {type(model).__name__}: "
+            "train it with fit, or give ridge the states of its last layer."
+        )
+    if model.W_out is None or model.b_out is None:
+        raise ValueError(f"this {class_name(model)} has no readout to learn: give it n_out.")
+    if us.shape[-1:] != (model.n_in,) or targets.shape != (*us.shape[:-1], model.n_out):
+        raise ValueError(
+            f"us of shape {tuple(us.shape)} and targets of shape {tuple(targets.shape)} do not fit: this "
+            f"{class_name(model)} needs {(*us.shape[:-1], model.n_in)} and {(*us.shape[:-1], model.n_out)}."
+        )
+    check_size("washout", washout, 0)
+    if washout >= len(us):
+        raise ValueError(f"washout = {washout} leaves nothing of {len(us)} samples: give more samples.")
+    if isinstance(model, EchoState) and model.W_back is not None and not bool(torch.isfinite(targets).all()):
+        raise ValueError("targets hold NaN or infinity: they are fed back, so give numbers, in the washout as well.")
 
 
 def _check(states: Tensor, targets: Tensor) -> None:

@@ -5,6 +5,7 @@ from typing import Any, Self
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor, nn
+from torch.nn.utils import parametrize
 
 from ctrnn.init import spectral_radius
 from ctrnn.models._units import Input, Units, Vector
@@ -18,8 +19,10 @@ class EchoState(Units):
     dt it is the leaky network with leaking rate dt / tau, at dt = tau the one without leak. Only the readout is to be
     learned (`learning.fit_readout`): W_rec, W_in, W_back and b_rec do not ask for gradients.
 
-    With feedback, what was said a step ago comes back through W_back. `teacher_forced()` is the same network with that
-    loop cut open: it takes what should have been said as n_out further inputs.
+    With feedback, what was said a step ago comes back through W_back. `learning.fit_readout` forces the teacher by
+    itself: while it collects states, the target of the sample before is what comes back. `teacher_forced()` is this
+    network with the loop cut open, which takes what was to be said as n_out further inputs: with it a fitted network is
+    evaluated on what it is told, or led to the state from which it goes on alone.
 
     Args:
         n: units.
@@ -65,11 +68,11 @@ class EchoState(Units):
         super().__init__(n, n_in, n_out, tau)
         if feedback_scale is not None and n_out is None:
             raise ValueError("feedback_scale is given, but there is no output to feed back: give n_out.")
-        for name, scale in (("radius", radius), ("input_scale", input_scale), ("bias_scale", bias_scale)):
-            if not 0 <= scale < float("inf"):
-                raise ValueError(f"{name} = {scale} must be a finite number, at least 0.")
         self.activation, self.drawn = checked(activation), {"radius": radius, "density": density}
         self.scales = {"input_scale": input_scale, "feedback_scale": feedback_scale, "bias_scale": bias_scale}
+        for name, scale in {"radius": radius, **self.scales}.items():
+            if scale is not None and not 0 <= scale < float("inf"):
+                raise ValueError(f"{name} = {scale} must be a finite number, at least 0.")
         back = None if feedback_scale is None or n_out is None else (n, n_out)
         self._add_weights(torch.zeros, learn_tau, W_rec=(n, n), W_in=(n, n_in), b_rec=(n,), W_back=back)
         self._draw(generator)
@@ -98,7 +101,15 @@ class EchoState(Units):
     def teacher_forced(self) -> "EchoState":
         """A network without feedback and with n_in + n_out inputs, the last ones what was to be said one step before.
 
-        It shares all weights of this one, the readout included.
+        W_rec, b_rec, the readout and a learned tau are those of this network, with their constraints: learning either
+        teaches both. W_in of the new one is [W_in, W_back] of this one as they are now, a copy.
+
+        To train a readout no forcing by hand is needed, `learning.fit_readout(net, us, targets, dt=dt)` does it. What
+        it returns is evaluated like this: a start led by what was said, then the network alone:
+
+            heard = torch.cat([torch.zeros_like(said[:1]), said[:-1]])
+            led = integrate(net.teacher_forced(), torch.cat([us, heard], -1), dt=dt)
+            alone = integrate(net, later_us, led.xs[-1], dt=dt)
 
         Raises:
             ValueError: there is no feedback.
@@ -109,9 +120,12 @@ class EchoState(Units):
         forced = EchoState.from_config(
             self.config | {"n_in": self.n_in + self.n_out, "feedback_scale": None, "radius": 0.0}
         )
-        for name, parameter in self.named_parameters():
-            if name not in ("W_in", "W_back"):
-                setattr(forced, name, parameter)
+        for name in ("W_rec", "b_rec", "W_out", "b_out", "log_ratio"):
+            if parametrize.is_parametrized(self, name):
+                parametrize.transfer_parametrizations_and_params(self, forced, name)  # copies, so put ours in place
+                forced.parametrizations[name] = self.parametrizations[name]  # type: ignore[operator,index]
+            elif isinstance(own := getattr(self, name), nn.Parameter):
+                setattr(forced, name, own)
         forced.W_in = nn.Parameter(torch.cat([self.W_in, self.W_back], -1), requires_grad=False)
         return forced.to(self.W_rec)
 
