@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.func import functional_call, jacrev
 
+from ctrnn import ExponentialEuler, init, integrate, learning
 from ctrnn import _tree as tree
-from ctrnn import init, integrate, learning
 from ctrnn.learning import ExtendedKalman, KalmanState, by_layer, by_node, fit_kalman, one_group
 from ctrnn.models import GRU, LSTM, EchoState, Elman, RateRNN, RecurrentPerceptron, Stack
 
@@ -243,17 +243,53 @@ def test_what_cannot_be_filtered_is_refused():
             ExtendedKalman(**{name: value})
     with pytest.raises(ValueError, match="same times"):
         fit_kalman(model, us, targets[:5], dt=1.0, rule=rule)
+    for u, target, culprit in ((us.long(), targets, "us"), (us, targets.long(), "targets"), (us, [1], "targets")):
+        with pytest.raises(TypeError, match=f"{culprit}.*floating-point"):
+            fit_kalman(model, u, target, dt=1.0, rule=rule)
+    with pytest.raises(ValueError, match="The batch is empty"):
+        fit_kalman(model, series(10, 0, 2), series(10, 0, 2), dt=1.0, rule=rule)
     with pytest.raises(ValueError, match="2 outputs"):
         fit_kalman(model, us, targets[:, :1], dt=1.0, rule=rule)
     with pytest.raises(ValueError, match="washout"):
         fit_kalman(model, us, targets, dt=1.0, rule=rule, washout=10)
     with pytest.raises(ValueError, match="targets hold NaN"):
         fit_kalman(model, us, targets * torch.nan, dt=1.0, rule=rule)
+    with pytest.raises(TypeError, match="washout must be an integer"):
+        fit_kalman(model, us, targets, dt=1.0, rule=rule, washout=0.5)
+    with pytest.raises(TypeError, match="rule must be an ExtendedKalman"):
+        fit_kalman(model, us, targets, dt=1.0, rule="ekf")
+    with pytest.raises(TypeError, match=r"needs a ctrnn.Model, got RNN"):
+        fit_kalman(torch.nn.RNN(2, 2), us, targets, dt=1.0, rule=rule)
     online = fit_kalman(model, us, targets, dt=1.0, rule=rule).online
-    with pytest.raises(ValueError, match="states of 1 streams"):
+    with pytest.raises(ValueError, match="online has 1 streams"):
         fit_kalman(model, series(10, 3, 2), series(10, 3, 2), dt=1.0, rule=rule, online=online)
+    with pytest.raises(TypeError, match=r"online must be .* got a Filtered"):
+        fit_kalman(model, us, targets, dt=1.0, rule=rule, online=fit_kalman(model, us, targets, dt=1.0, rule=rule))
+    for other in (perceptron((5, 2)), copy.deepcopy(model).requires_grad_(False)):
+        next(other.parameters()).requires_grad_(True)
+        with pytest.raises(ValueError, match="42 learned numbers"):
+            fit_kalman(other, us, targets, dt=1.0, rule=rule, online=online)
     with pytest.raises(ValueError, match="nothing to learn"):
         fit_kalman(perceptron().requires_grad_(False), us, targets, dt=1.0, rule=rule)
-    half = ExtendedKalman(groups=lambda model: (torch.arange(5),))
-    with pytest.raises(ValueError, match="each of the places"):
-        fit_kalman(model, us, targets, dt=1.0, rule=half)
+    for groups in ((torch.arange(5),), ()):
+        with pytest.raises(ValueError, match="each of the places"):
+            fit_kalman(model, us, targets, dt=1.0, rule=ExtendedKalman(groups=lambda model, groups=groups: groups))
+    with pytest.raises(TypeError, match="groups must be a function"):
+        ExtendedKalman(groups="by_node")
+
+
+@pytest.mark.parametrize("dt", [0.0, -1.0, torch.nan, 1.5])
+def test_a_step_that_integrate_refuses_is_refused(dt):
+    model, us, targets = perceptron(), series(10, 2), series(10, 2)
+    with pytest.raises(ValueError, match="dt") as expected:
+        integrate(model, us, dt=dt)
+    with pytest.raises(ValueError, match="dt") as found:
+        fit_kalman(model, us, targets, dt=dt, rule=ExtendedKalman())
+    assert str(found.value) == str(expected.value)
+
+
+def test_a_step_beyond_tau_is_for_a_solver_that_does_not_overshoot():
+    model, us, targets = perceptron(), series(10, 2), series(10, 2)
+    found = fit_kalman(model, us, targets, dt=1.5, rule=ExtendedKalman(), solver=ExponentialEuler(), washout=9)
+    expected = (targets - integrate(model, us, dt=1.5, solver=ExponentialEuler()).ys).detach()
+    torch.testing.assert_close(found.errors, expected, rtol=1e-12, atol=1e-12)

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, vmap
 
 from ctrnn import _tree as tree
+from ctrnn._integrate import integrate
+from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.dynamics import Model
 from ctrnn.learning.training import TrainingError
+from ctrnn.models._units import check_size
 from ctrnn.solvers import Euler, Solver, Step
 
 M = TypeVar("M", bound=Model)
@@ -81,7 +84,7 @@ class ExtendedKalman:
         groups: from a network to its groups: `one_group`, `by_layer`, `by_node`, or your own.
 
     Raises:
-        ValueError: a variance is impossible.
+        TypeError, ValueError: groups is no function, or a variance is impossible.
     """
 
     P0: float = 1.0
@@ -95,6 +98,8 @@ class ExtendedKalman:
                 raise ValueError(f"{name} = {value} must be a variance above 0.")
         if not 0 <= self.Q < math.inf:
             raise ValueError(f"Q = {self.Q} must be a variance, at least 0.")
+        if not callable(self.groups):
+            raise TypeError(f"groups must be a function such as one_group or by_node, got {self.groups!r}.")
 
     def start(self, model: nn.Module) -> KalmanState:
         """The network's own weights, each known to within sqrt(P0).
@@ -104,7 +109,7 @@ class ExtendedKalman:
         """
         w = torch.cat([p.detach().flatten().double() for p in _learned(model).values()])
         groups = self.groups(model)
-        if not torch.equal(torch.cat(groups).sort().values, torch.arange(len(w))):
+        if not groups or not torch.equal(torch.cat(groups).sort().values, torch.arange(len(w))):
             raise ValueError(
                 f"the groups must hold each of the places 0 ... {len(w) - 1} once: these are the numbers of the "
                 "parameters that require a gradient, flattened and one parameter behind the other."
@@ -152,7 +157,7 @@ def fit_kalman(
 
     Args:
         model: any network; the parameters that require a gradient are learned. A learned tau is not kept above dt.
-        us: samples, each held for dt, which is one step.
+        us: samples in the network's dtype, each held for dt, which is one step.
         targets: what should be said after each.
         dt: time per sample, in the unit of the model's tau; dt = tau is the discrete network.
         rule: the filter.
@@ -161,17 +166,22 @@ def fit_kalman(
         online: where an earlier call stopped: its weights and states go on, those of `model` do not count.
 
     Raises:
-        ValueError: shapes or numbers do not fit, or nothing is to be learned.
+        TypeError, ValueError: an argument is of another kind, shapes or numbers do not fit, nothing is to be learned,
+            or `integrate` would refuse the run, as it does a dt beyond tau.
         TrainingError: network or filter diverged; it carries the network as it was before.
     """
-    _check(model, us, targets, washout)
+    _check(model, us, targets, dt, rule, solver, washout, online)
     like = next(iter(_learned(model).values()))
     drive, wanted = (a.reshape(len(a), -1, a.shape[-1]).to(like) for a in (us, targets))
     sample = _Sample(model, solver, dt)
     samples, weights, x, dx_dw = _begin(model, rule, drive.shape[1]) if online is None else online
     flat, errors = tree.ravel(x, 1), []
-    if len(flat) != drive.shape[1]:
-        raise ValueError(f"online has the states of {len(flat)} streams, us has {drive.shape[1]} streams.")
+    if len(flat) != drive.shape[1] or flat.shape[1:] != sample.width or len(weights.w) != sample.learned:
+        raise ValueError(
+            f"online has {len(flat)} streams of {flat[0].numel()} coordinates and {len(weights.w)} learned numbers, us "
+            f"has {drive.shape[1]} streams and the network {sample.width[0]} coordinates and {sample.learned} learned "
+            "numbers: go on with the network, and as many streams, that it came from."
+        )
     for k, (u, target) in enumerate(zip(drive.unbind(0), wanted.unbind(0), strict=True)):
         t = torch.tensor((samples + k) * dt, dtype=torch.float64)
         by_x, by_w, flat, y = sample.linearised(t, flat, weights.w.to(like), u)
@@ -198,7 +208,9 @@ class _Sample:
         self.model, self.dt = model, dt
         self.module = _StepAndReadout(model, solver)
         self.like = tree.map(torch.detach, model.initial_state())
+        self.width = tree.ravel(self.like, 0).shape
         self.shapes = {name: p.shape for name, p in _learned(model).items()}
+        self.learned = sum(shape.numel() for shape in self.shapes.values())
 
     def linearised(self, t: Tensor, x: Tensor, w: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """d(new x, y)/dx, d(new x, y)/dw, new x, y; each with a leading axis of streams."""
@@ -265,21 +277,34 @@ def _grouped(model: nn.Module, key: Callable[[str, int], str]) -> Groups:
     return tuple(torch.tensor(own) for own in places.values())
 
 
-def _check(model: Model, us: Tensor, targets: Tensor, washout: int) -> None:
+def _check(
+    model: Model,
+    us: Tensor,
+    targets: Tensor,
+    dt: float,
+    rule: ExtendedKalman,
+    solver: Solver,
+    washout: int,
+    online: Online | None,
+) -> None:
+    with torch.no_grad():  # what integrate refuses is refused here by the same check: of it all, one sample is run
+        integrate(model, us[:1], dt=dt, solver=solver, on_failure="return")
+    if not isinstance(rule, ExtendedKalman):
+        raise TypeError(f"rule must be an ExtendedKalman, got {rule!r}: ExtendedKalman() is the plain filter.")
+    if online is not None and not isinstance(online, Online):
+        raise TypeError(f"online must be the `online` of what fit_kalman returned, got a {type(online).__name__}.")
+    if not isinstance(targets, Tensor) or not targets.is_floating_point():
+        got = getattr(targets, "dtype", type(targets).__name__)
+        raise TypeError(f"targets must be a floating-point Tensor, got {got}: convert them with torch.as_tensor(...).")
     n_out = model.readout(model.initial_state()).shape[-1]
-    if (
-        us.ndim < 2
-        or targets.shape != (*us.shape[:-1], n_out)
-        or model.n_in not in (None, us.shape[-1])
-        or len(us) == 0
-    ):
+    if targets.shape != (*us.shape[:-1], n_out):
         raise ValueError(
             f"us (time, *batch, input) and targets (time, *batch, output) need the same times and streams, and "
-            f"{type(model).__name__} has {model.n_in} inputs and {n_out} outputs: got {tuple(us.shape)} and "
-            f"{tuple(targets.shape)}."
+            f"{class_name(model)} has {n_out} outputs: got {tuple(us.shape)} and {tuple(targets.shape)}."
         )
-    if not 0 <= washout < len(us):
-        raise ValueError(f"washout = {washout} leaves nothing of {len(us)} samples.")
+    check_size("washout", washout, 0)
+    if washout >= len(us):
+        raise ValueError(f"washout = {washout} leaves nothing of {len(us)} samples: give more samples.")
     for name, a in (("us", us), ("targets", targets)):
         if not bool(torch.isfinite(a).all()):
             raise ValueError(f"{name} hold NaN or infinity: leave such samples out.")
