@@ -39,44 +39,67 @@ def test_with_only_its_own_gates_open_it_is_the_stack(kind, dt):
     assert torch.equal(runs[0].ys, runs[1].ys)
 
 
-def by_hand(model, drive):
-    """The paper's loop for tanh units, layer by layer and gate by gate."""
-    hs = [torch.zeros(3, layer.n, dtype=torch.float64) for layer in model.layers]
-    said = []
+def rows(layer, weights, block):
+    """Rows of one of the layer's gates, or of its candidate."""
+    return weights[block * layer.n : (block + 1) * layer.n]
+
+
+def tanh_layer(layer, h, memory, u, fed):
+    return torch.tanh(u @ layer.W_in.T + layer.b_in + layer.b_rec + fed), memory
+
+
+def gru_layer(layer, h, memory, u, fed):
+    def into(k):
+        return u @ rows(layer, layer.W_in, k).T + rows(layer, layer.b_in, k)
+
+    def own(k):
+        return h @ rows(layer, layer.W_rec, k).T + rows(layer, layer.b_rec, k)
+
+    r, z = (torch.sigmoid(into(k) + own(k)) for k in (0, 1))
+    return (1 - z) * torch.tanh(into(2) + r * (fed + rows(layer, layer.b_rec, 2))) + z * h, memory
+
+
+def lstm_layer(layer, h, memory, u, fed):
+    def into(k):
+        return u @ rows(layer, layer.W_in, k).T + rows(layer, layer.b_in, k) + rows(layer, layer.b_rec, k)
+
+    i, f, o = (torch.sigmoid(into(k) + h @ rows(layer, layer.W_rec, k).T) for k in (0, 1, 3))
+    memory = f * memory + i * torch.tanh(into(2) + fed)
+    return o * torch.tanh(memory), memory
+
+
+def by_hand(model, drive, candidate, step):
+    """The paper's loop, layer by layer and gate by gate; what a layer is fed with replaces U h in its candidate."""
+    hs = [torch.zeros(3, layer.n) for layer in model.layers]
+    memories, said, opened = list(hs), [], []
     for u in drive:
-        old, below = [h.clone() for h in hs], u
+        old, below = list(hs), u
         for j, layer in enumerate(model.layers):
-            total = below @ layer.W_in.T + layer.b_in + layer.b_rec
+            fed = torch.zeros(3, layer.n)
             others = iter(model.W_feedback[j].split([len(h.T) for i, h in enumerate(old) if i != j], 1))
             for i, h in enumerate(old):
                 g = torch.sigmoid(below @ model.W_gate[j][i] + torch.cat(old, 1) @ model.U_gate[j][i])
-                U = layer.W_rec if i == j else next(others)
-                total = total + g[:, None] * (h @ U.T)
-            hs[j] = below = torch.tanh(total)
+                U = rows(layer, layer.W_rec, candidate) if i == j else next(others)
+                fed = fed + g[:, None] * (h @ U.T)
+                opened.append(g)
+            hs[j], memories[j] = step(layer, old[j], memories[j], below, fed)
+            below = hs[j]
         said.append(hs[-1])
-    return torch.stack(said)
+    return torch.stack(said), torch.stack(opened)
 
 
-def test_whole_steps_are_the_papers_loop():
-    model = GatedFeedback(layers(Elman), generator=seeded()).double()
+@pytest.mark.parametrize("sizes", [(3,), (4, 3), (4, 3, 5)])
+@pytest.mark.parametrize(
+    ("kind", "candidate", "step"),
+    [(Elman, 0, tanh_layer), (GRU, 2, gru_layer), (LSTM, 2, lstm_layer)],
+    ids=["tanh", "GRU", "LSTM"],
+)
+def test_whole_steps_are_the_papers_loop(kind, candidate, step, sizes):
+    model = GatedFeedback(layers(kind, sizes), generator=seeded()).double()
     run = integrate(model, us(), dt=1.0, solver=Iterate())
-    torch.testing.assert_close(run.ys, by_hand(model, us()), rtol=1e-12, atol=1e-13)
-
-
-def test_the_reset_gate_acts_on_the_whole_sum():
-    model = GatedFeedback(layers(GRU, sizes=(3,)), generator=seeded()).double()
-    cell, gates = model.layers[0], []
-    h = torch.zeros(3, 3, dtype=torch.float64)
-    run = integrate(model, us(), dt=1.0)
-    for k, u in enumerate(us()):
-        (W_r, W_z, W_c), (U_r, U_z, U_c) = cell.W_in.chunk(3), cell.W_rec.chunk(3)
-        (b_r, b_z, b_c), (d_r, d_z, d_c) = cell.b_in.chunk(3), cell.b_rec.chunk(3)
-        r, z = (torch.sigmoid(u @ W.T + b + h @ U.T + d) for W, b, U, d in ((W_r, b_r, U_r, d_r), (W_z, b_z, U_z, d_z)))
-        g = torch.sigmoid(u @ model.W_gate[0].T + h @ model.U_gate[0].T)
-        gates.append(g)
-        h = (1 - z) * torch.tanh(u @ W_c.T + b_c + r * (g * (h @ U_c.T) + d_c)) + z * h
-        torch.testing.assert_close(run.ys[k], h, rtol=1e-12, atol=1e-13)
-    assert float(torch.stack(gates).std().detach()) > 0.01
+    expected, opened = by_hand(model, us(), candidate, step)
+    torch.testing.assert_close(run.ys, expected, rtol=1e-12, atol=1e-13)
+    assert float(opened.std().detach()) > 0.01
 
 
 @every_kind

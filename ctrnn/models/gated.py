@@ -75,8 +75,12 @@ class Cell(Units):
 
 
 class TorchCell(Cell, TorchTwin):
-    """A `Cell` that torch has too."""
+    """A `Cell` that torch has too.
 
+    `target` takes `more` (*batch, n), which is added to what W_rec sends to the candidate: what the gates let through.
+    """
+
+    candidate: ClassVar[int]  # its block of rows
     torch_cell: ClassVar[type[nn.Module]]  # one step
     torch_layers: ClassVar[type[nn.RNNBase]]  # a whole sequence, possibly of several layers
 
@@ -160,7 +164,7 @@ class Elman(TorchCell):
     State h: (*batch, n).
     """
 
-    blocks = 1
+    blocks, candidate = 1, 0
     torch_cell = nn.RNNCell
     torch_layers = nn.RNN
 
@@ -180,9 +184,12 @@ class Elman(TorchCell):
         super().__init__(n, n_in, n_out, tau=tau, bias=bias, learn_tau=learn_tau, generator=generator)
         self.activation, self.initial = checked(activation), float(initial)
 
-    def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
-        """F = f(W_in u + b_in + W_rec h + b_rec)."""
-        return self.activation(F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in, self.b_in))
+    def target(  # type: ignore[override]
+        self, t: Tensor, x: Vector, u: Input, alpha: Any = 0, more: Vector | None = None
+    ) -> Vector:
+        """F = f(W_in u + b_in + W_rec h + b_rec + more)."""
+        total = F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in, self.b_in)
+        return self.activation(total if more is None else total + more)
 
     def initial_state(self, *batch: int) -> Vector:
         return torch.full_like(super().initial_state(*batch), self.initial)
@@ -219,16 +226,18 @@ class GRU(TorchCell):
     r, z, c. State h: (*batch, n).
     """
 
-    blocks = 3
+    blocks, candidate = 3, 2
     torch_cell = nn.GRUCell
     torch_layers = nn.GRU
 
-    def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
-        """F = (1 - z) c + z h."""
+    def target(  # type: ignore[override]
+        self, t: Tensor, x: Vector, u: Input, alpha: Any = 0, more: Vector | None = None
+    ) -> Vector:
+        """F = (1 - z) c + z h,   c = tanh(W_c u + b_c + r (U_c h + d_c + more))."""
         gates_in, c_in = F.linear(u, self.W_in, self.b_in).split((2 * self.n, self.n), -1)
         gates_rec, c_rec = F.linear(x, self.W_rec, self.b_rec).split((2 * self.n, self.n), -1)
         r, z = (gates_rec + gates_in).chunk(2, -1)
-        c = torch.tanh(c_in + torch.sigmoid(r) * c_rec)
+        c = torch.tanh(c_in + torch.sigmoid(r) * (c_rec if more is None else c_rec + more))
         return (x - c) * torch.sigmoid(z) + c
 
 
@@ -268,7 +277,7 @@ class LSTM(TorchCell):
     b_in and b_rec: i, f, g, o. State: LSTMState(h, c); tau: one number, or an LSTMState of numbers or (n,).
     """
 
-    blocks = 4
+    blocks, candidate = 4, 2
     torch_cell = nn.LSTMCell
     torch_layers = nn.LSTM
 
@@ -288,10 +297,12 @@ class LSTM(TorchCell):
             raise TypeError(f"tau of an LSTM is one number, one per unit, or LSTMState(h=..., c=...), got {tau!r}.")
         super().__init__(n, n_in, n_out, tau=parts, bias=bias, learn_tau=learn_tau, generator=generator)
 
-    def target(self, t: Tensor, x: LSTMState, u: Input, alpha: Any = 0) -> LSTMState:  # type: ignore[override]
-        """F_c = f c + i g, and F_h = o tanh(lerp(c, F_c, alpha_c))."""
+    def target(  # type: ignore[override]
+        self, t: Tensor, x: LSTMState, u: Input, alpha: Any = 0, more: Vector | None = None
+    ) -> LSTMState:
+        """F_c = f c + i g, and F_h = o tanh(lerp(c, F_c, alpha_c));   g = tanh(W_g u + b_g + U_g h + d_g + more)."""
         i, f, g, o = (F.linear(x.h, self.W_rec, self.b_rec) + F.linear(u, self.W_in, self.b_in)).chunk(4, -1)
-        c = torch.sigmoid(f) * x.c + torch.sigmoid(i) * torch.tanh(g)
+        c = torch.sigmoid(f) * x.c + torch.sigmoid(i) * torch.tanh(g if more is None else g + more)
         seen = tree.blend(x.c, c, tree.spread(alpha, x).c)
         assert isinstance(seen, Tensor)
         return LSTMState(torch.sigmoid(o) * torch.tanh(seen), c)

@@ -11,10 +11,8 @@ from torch import Generator, Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Input, Vector
-from ctrnn.models.gated import GRU, LSTM, Elman, LSTMState, _within
-from ctrnn.models.stack import Stack, StackState
-
-CELLS = Elman, GRU, LSTM
+from ctrnn.models.gated import GRU, _within
+from ctrnn.models.stack import CELLS, Stack, StackState
 
 
 class GatedFeedback(Stack):
@@ -66,11 +64,11 @@ class GatedFeedback(Stack):
             gates = self.gates(j, u, together)
             g = [gates[..., i : i + 1] for i in range(len(sent))]
             others = [gate * h for i, (gate, h) in enumerate(zip(g, sent, strict=True)) if i != j]
-            own = F.linear(sent[j], _candidate_rows(cell))
+            own = F.linear(sent[j], cell.W_rec.unflatten(0, (cell.blocks, -1))[cell.candidate])
             more = (g[j] - 1) * own  # the cell itself adds W_rec h
             if others:
                 more = more + F.linear(torch.cat(others, -1), self.W_feedback[j])
-            new = _fed(cell, state, u, more, part)
+            new = cell.target(t, state, u, part, more)
             targets.append(new)
             u = cell.activity(tree.blend(state, new, part))
         return StackState(tuple(targets))
@@ -96,26 +94,3 @@ class GatedFeedback(Stack):
     def example(cls) -> Self:
         draw = Generator().manual_seed(0)
         return cls([GRU(2, 2, generator=draw), GRU(3, 2, tau=2.0, generator=draw)], generator=draw)
-
-
-def _candidate_rows(cell: Elman | GRU | LSTM) -> Tensor:
-    """The rows of W_rec that lead to the candidate."""
-    n = cell.n
-    return cell.W_rec if isinstance(cell, Elman) else cell.W_rec[2 * n : 3 * n]
-
-
-def _fed(cell: Elman | GRU | LSTM, x: Any, u: Input, more: Vector, alpha: Any) -> Any:
-    """The cell's target with `more` added to what drives its candidate."""
-    into, back = F.linear(u, cell.W_in, cell.b_in), F.linear(cell.activity(x), cell.W_rec, cell.b_rec)
-    if isinstance(cell, Elman):
-        return cell.activation(back + into + more)
-    if isinstance(cell, GRU):
-        (gates_in, c_in), (gates_rec, c_rec) = (part.split((2 * cell.n, cell.n), -1) for part in (into, back))
-        r, z = (gates_rec + gates_in).chunk(2, -1)
-        c = torch.tanh(c_in + torch.sigmoid(r) * (c_rec + more))
-        return (x - c) * torch.sigmoid(z) + c
-    i, f, g, o = (back + into).chunk(4, -1)
-    c = torch.sigmoid(f) * x.c + torch.sigmoid(i) * torch.tanh(g + more)
-    seen = tree.blend(x.c, c, tree.spread(alpha, x).c)
-    assert isinstance(seen, Tensor)
-    return LSTMState(torch.sigmoid(o) * torch.tanh(seen), c)
