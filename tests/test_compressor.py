@@ -31,13 +31,35 @@ def stream(symbols):
     symbols=st.lists(st.integers(0, SYMBOLS - 1), max_size=14),
     levels=st.integers(1, 3),
     seed=st.integers(0, 99),
-    confidence=st.sampled_from([0.0, 0.36, 1.1]),
+    confidence=st.sampled_from([0.0, 0.36, 1.0]),
     kind=st.sampled_from([Elman, GRU, LSTM]),
 )
 def test_the_stream_is_rebuilt_exactly_whatever_the_predictors_are(symbols, levels, seed, confidence, kind):
     net, events = stack(levels, seed, kind, confidence), stream(symbols)
     codes = net.compress(events)
     assert torch.equal(net.decompress(codes[-1], [code.length for code in codes]), events)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    symbols=st.lists(st.integers(0, SYMBOLS - 1), min_size=1, max_size=10),
+    levels=st.integers(1, 3),
+    seed=st.integers(0, 99),
+    confidence=st.sampled_from([0.0, 0.36, 1.0]),
+    errors=st.lists(st.integers(-2, 3), min_size=3, max_size=3),
+)
+def test_what_is_rebuilt_has_the_code_and_the_lengths_that_were_given(symbols, levels, seed, confidence, errors):
+    net = stack(levels, seed, confidence=confidence)
+    codes = net.compress(stream(symbols))
+    lengths = [code.length + error for code, error in zip(codes, errors, strict=False)]
+    top = codes[-1]._replace(length=lengths[-1])
+    try:
+        found = net.compress(net.decompress(top, lengths))
+    except ValueError:
+        assert any(errors[:levels])
+    else:
+        assert [code.length for code in found] == lengths
+        assert all(torch.equal(a, b) for a, b in zip(found[-1][:2], top[:2], strict=True))
 
 
 @settings(max_examples=25, deadline=None)
@@ -54,7 +76,7 @@ def test_every_event_is_either_foreseen_or_a_surprise_at_its_time(symbols, seed)
 
 def test_a_level_too_proud_to_foresee_passes_everything_up():
     events = stream([0, 2, 1, 1])
-    code = predictor((SYMBOLS,), confidence=1.1).compress(events)
+    code = predictor((SYMBOLS,), confidence=1.0).compress(events)
     assert torch.equal(code.surprises, events)
     assert code.times.tolist() == [0, 1, 2, 3]
     assert code.events[:, 1].tolist() == [1, 1, 1, 1]
@@ -137,6 +159,47 @@ def test_the_loss_is_the_mean_surprise_of_an_event():
     torch.testing.assert_close(level.loss(ys, events), by_hand)
 
 
+def test_a_code_that_no_stream_has_is_refused():
+    events = stream([0, 2, 1, 1, 0, 2])
+    level = predictor((SYMBOLS,), confidence=1.0)
+    code = level.compress(events)
+    with pytest.raises(ValueError, match="less than the length, 5"):
+        level.decompress(code._replace(length=5))
+    with pytest.raises(ValueError, match="event 6 is not among the surprises"):
+        level.decompress(code._replace(length=7))
+    with pytest.raises(ValueError, match="need as many times"):
+        level.decompress(code._replace(times=code.times[:-1]))
+    with pytest.raises(ValueError, match="times that increase"):
+        level.decompress(code._replace(times=code.times.flip(0)))
+    with pytest.raises(ValueError, match="at least 0"):
+        level.decompress(Code(stream([]), torch.zeros(0, dtype=torch.int64), -1))
+    foreseen, _ = level.foreseen(level(events)[0])
+    with pytest.raises(ValueError, match="event 0 is among the surprises"):
+        predictor((SYMBOLS,)).decompress(Code(foreseen[None], torch.tensor([0]), 3))
+    net = stack(2, 0)
+    *_, top = net.compress(events)
+    with pytest.raises(ValueError, match="the last one that of the highest"):
+        net.decompress(top, [6, top.length + 1])
+
+
+@pytest.mark.parametrize("learn_tau", [False, True])
+def test_a_compressor_in_a_file_is_the_same_compressor(tmp_path, learn_tau):
+    net, events = stack(2, 0, GRU, 0.36), stream([0, 2, 1, 1, 0, 2])
+    if learn_tau:
+        net.levels[1].model.learn_tau()
+    net.save(tmp_path / "net")
+    again = HistoryCompressor.load(tmp_path / "net")
+    for name, tensor in net.state_dict().items():
+        assert torch.equal(again.state_dict()[name], tensor)
+    codes = again.compress(events)
+    assert torch.equal(net.decompress(codes[-1], [code.length for code in codes]), events)
+    level = predictor((SYMBOLS, GAPS), confidence=0.25, dt=0.5)
+    level.save(tmp_path / "level")
+    twin = Predictor.load(tmp_path / "level")
+    assert twin.config == level.config
+    assert torch.equal(twin(torch.ones(3, 2).long()), level(torch.ones(3, 2).long()))
+
+
 def test_what_does_not_fit_is_named():
     with pytest.raises(ValueError, match="3 inputs"):
         Predictor(Elman(2, 2, 3), (3,))
@@ -144,8 +207,31 @@ def test_what_does_not_fit_is_named():
         Predictor(Elman(2, 3, 2), (3,))
     with pytest.raises(ValueError, match=r"one field \(a time\) more"):
         HistoryCompressor([predictor((3,)), predictor((3,))])
-    with pytest.raises(ValueError, match="events of 2 fields"):
+    with pytest.raises(ValueError, match=r"events of the shape \(4, 2\)"):
         predictor((3,)).compress(torch.zeros(4, 2, dtype=torch.int64))
+    with pytest.raises(TypeError, match="model must be a Model, got a RNN"):
+        Predictor(torch.nn.RNN(3, 3), (3,))
+    with pytest.raises(TypeError, match="a level must be a Predictor, got a Elman"):
+        HistoryCompressor([Elman(2, 3, 3)])
+    for dt in (-4.0, 0.0, torch.nan, 4.0):  # tau is 1
+        with pytest.raises(ValueError, match="dt"):
+            predictor((3,), dt=dt)
+    for confidence in (torch.nan, 2.0, -0.1):
+        with pytest.raises(ValueError, match="confidence ="):
+            predictor((3,), confidence=confidence)
+    for sizes, problem in (([3.0], TypeError), ([3, 0], ValueError), ([], ValueError)):
+        with pytest.raises(problem, match="size"):
+            Predictor(Elman(2, 3, 3), sizes)
+    for bad in (torch.zeros(4, 1, dtype=torch.int32), torch.zeros(4, 1), [[0]]):
+        for use in (predictor((3,)).compress, predictor((3,)), stack(2, 0).compress):
+            with pytest.raises(TypeError, match=r"events must be a Tensor of torch.int64"):
+                use(bad)
+    for bad in (torch.zeros(4, dtype=torch.int64), torch.zeros(1, dtype=torch.int64)):
+        for use in (predictor((3,)).compress, predictor((3,)), stack(2, 0).compress):
+            with pytest.raises(ValueError, match="do not fit a predictor of 1 fields"):
+                use(bad)
+    with pytest.raises(ValueError, match="one stream is compressed at a time"):
+        predictor((3,)).compress(torch.zeros(4, 2, 1, dtype=torch.int64))
     with pytest.raises(ValueError, match="as many lengths"):
         stack(2, 0).decompress(Code(stream([]), torch.zeros(0, dtype=torch.int64), 3), [1])
     with pytest.raises(ValueError, match="give it as many"):

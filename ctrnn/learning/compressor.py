@@ -1,17 +1,21 @@
 """The neural history compressor: each level passes up what it did not foresee, and the time at which it came."""
 
+import os
 from collections.abc import Generator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
+from ctrnn import _model_files as files
+from ctrnn import _tree as tree
 from ctrnn._integrate import integrate
 from ctrnn._types import State
 from ctrnn.adjoints import Adjoint, Backprop
 from ctrnn.dynamics import Model
+from ctrnn.models._units import check_size
 from ctrnn.solvers import Euler, Step
 
 Events = Int[Tensor, "event *batch field"]
@@ -41,37 +45,56 @@ class Predictor(nn.Module):
         model: any network with sum(sizes) inputs and at least as many outputs; further outputs are what an automatiser
             says about its chunker (`imitation`).
         sizes: how many different numbers each field is told apart by.
-        confidence: an event counts as foreseen only where every field has at least this probability.
+        confidence: an event counts as foreseen only where every field has at least this probability, 0 to 1.
         dt: how long an event lasts, in the unit of the network's tau; at dt = tau the network is the discrete one.
 
     Raises:
-        ValueError: the network's inputs or outputs do not fit the sizes.
+        TypeError, ValueError: the network is no Model or does not fit the sizes, confidence is no probability, or
+            `integrate` would refuse the run, as it does a dt beyond tau.
     """
 
     def __init__(self, model: Model, sizes: Sequence[int], *, confidence: float = 0.0, dt: float = 1.0) -> None:
         super().__init__()
+        if not isinstance(model, Model):
+            raise TypeError(f"model must be a Model, got a {type(model).__name__}: wrap(cell) makes one of any cell.")
         self.model, self.sizes, self.confidence, self.dt = model, tuple(sizes), confidence, dt
-        with torch.no_grad():
-            n_out = model.readout(model.initial_state()).shape[-1]
+        self._check()
+
+    @torch.no_grad()
+    def _check(self) -> None:
+        model = self.model
+        if not self.sizes:
+            raise ValueError("an event has at least one field: give sizes such as (3,).")
+        for field, size in enumerate(self.sizes):
+            check_size(f"sizes[{field}]", size, 1)
+        if not 0 <= self.confidence <= 1:
+            raise ValueError(f"confidence = {self.confidence} must be a probability, from 0 to 1.")
+        n_out = model.readout(model.initial_state()).shape[-1]
         if model.n_in != sum(self.sizes) or n_out < sum(self.sizes):
             raise ValueError(
                 f"fields of {self.sizes} need a network with {sum(self.sizes)} inputs and at least as many outputs, "
                 f"got {model.n_in} and {n_out}."
             )
+        # Of all that could be wrong with a run, the run of one event tells.
+        integrate(model, self.encode(torch.zeros(1, len(self.sizes), dtype=torch.int64)), dt=self.dt)
 
     def encode(self, events: Events) -> Float[Tensor, "event *batch n_in"]:
-        """Every field as one unit among `sizes`."""
-        if events.shape[-1] != len(self.sizes):
-            raise ValueError(f"events of {events.shape[-1]} fields do not fit a predictor of {len(self.sizes)}.")
+        """Every field as one unit among `sizes`.
+
+        Raises:
+            TypeError, ValueError: the events are no int64 Tensor, or have not one field for each of the sizes.
+        """
+        self._check_events(events, 1)
         rows = [F.one_hot(f.clamp(0, n - 1), n) for f, n in zip(events.unbind(-1), self.sizes, strict=True)]
-        return torch.cat(rows, -1).to(next(self.model.parameters()).dtype)
+        return torch.cat(rows, -1).to(tree.leaves(self.model.initial_state())[0])
 
     def forward(
         self,
         events: Events,
         adjoint: Adjoint = Backprop(),  # noqa: B008  a frozen value
     ) -> Float[Tensor, "event *batch n_out"]:
-        """y_k for every event k: what the network says before it comes."""
+        """y_k for every event k: what the network says before it comes. Raises as `encode`."""
+        self._check_events(events, 2)
         x0 = self.model.initial_state(*events.shape[1:-1])
         first = self.model.readout(x0)[None]
         if len(events) < 2:
@@ -80,7 +103,8 @@ class Predictor(nn.Module):
         return torch.cat([first, self.model.readout(run.xs)])
 
     def loss(self, ys: Float[Tensor, "event *batch n_out"], events: Events) -> Float[Tensor, ""]:
-        """Mean surprise -log p of an event, in nats, its fields taken together."""
+        """Mean surprise -log p of an event, in nats, its fields taken together. Raises as `encode`."""
+        self._check_events(events, 2)
         parts = ys[..., : sum(self.sizes)].split(self.sizes, -1)
         fields = [field.clamp(0, n - 1) for field, n in zip(events.unbind(-1), self.sizes, strict=True)]
         return sum(
@@ -96,7 +120,10 @@ class Predictor(nn.Module):
 
     @torch.no_grad()
     def compress(self, events: Int[Tensor, "event field"]) -> Code:
-        """The events that were not foreseen, and when they came."""
+        """The events that were not foreseen, and when they came. Raises as `encode`, and for more than one stream."""
+        self._check_events(events, 2)
+        if events.ndim > 2:
+            raise ValueError(f"one stream is compressed at a time, (event, field): got events {tuple(events.shape)}.")
         times, steps = [], self._steps()
         foreseen, sure = next(steps)
         for k, event in enumerate(events):
@@ -111,14 +138,56 @@ class Predictor(nn.Module):
         """The stream, exactly: what came is what was foreseen, or else a surprise.
 
         Exactly, on the machine and with the number of threads that compressed it: both run the same steps.
+
+        Raises:
+            ValueError: no stream has this code with this predictor: the times or the length are wrong, or the code is
+                another predictor's, or this one's before it went on learning.
         """
+        _check_code(code)
+        self._check_events(code.surprises, 2)
         events, steps = code.surprises.new_empty(code.length, code.surprises.shape[-1]), self._steps()
         surprises = dict(zip(code.times.tolist(), code.surprises, strict=True))
-        foreseen, _ = next(steps)
+        foreseen, sure = next(steps)
         for k in range(code.length):
             events[k] = surprises.get(k, foreseen)
-            foreseen, _ = steps.send(events[k])
+            if bool(sure and torch.equal(foreseen, events[k])) == (k in surprises):
+                raise ValueError(
+                    f"event {k} is {'' if k in surprises else 'not '}among the surprises, yet this predictor "
+                    f"{'foresees' if k in surprises else 'does not foresee'} it: give the length and the predictor "
+                    "with which the stream was compressed."
+                )
+            foreseen, sure = steps.send(events[k])
         return events
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments, as JSON can hold them."""
+        settings = {"sizes": list(self.sizes), "confidence": self.confidence, "dt": self.dt}
+        return {"model": files.describe(self.model), **settings}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A predictor with fresh weights: the inverse of `config`."""
+        return cls(**config | {"model": files.build(Model, config["model"])})
+
+    def save(self, path: str | os.PathLike) -> None:
+        """As `Model.save`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """As `Model.load`."""
+        return files.load(cls, path)
+
+    def _check_events(self, events: Tensor, axes: int) -> None:
+        if not isinstance(events, Tensor) or events.dtype != torch.int64:
+            got = getattr(events, "dtype", type(events).__name__)
+            raise TypeError(f"events must be a Tensor of torch.int64, got {got}: convert them with .long().")
+        if events.ndim < axes or events.shape[-1] != len(self.sizes):
+            raise ValueError(
+                f"events of the shape {tuple(events.shape)} do not fit a predictor of {len(self.sizes)} fields: give "
+                f"(event, *batch, {len(self.sizes)})."
+            )
 
     def _steps(self) -> Generator[tuple[Tensor, Tensor], Tensor, None]:
         """Yields what is foreseen and takes what came. One event at a time: sums of a batch may round otherwise."""
@@ -138,11 +207,14 @@ class HistoryCompressor(nn.Module):
         levels: the predictors, lowest first, each with one field more than the one below.
 
     Raises:
-        ValueError: there is no level, or one has not one field more than the one below.
+        TypeError, ValueError: there is no level, one is no Predictor, or has not one field more than the one below.
     """
 
     def __init__(self, levels: Sequence[Predictor]) -> None:
         super().__init__()
+        for level in levels:
+            if not isinstance(level, Predictor):
+                raise TypeError(f"a level must be a Predictor, got a {type(level).__name__}: Predictor(model, sizes).")
         self.levels = nn.ModuleList(levels)
         fields = [len(level.sizes) for level in levels]
         if not fields or fields != list(range(fields[0], fields[0] + len(fields))):
@@ -158,16 +230,41 @@ class HistoryCompressor(nn.Module):
     def decompress(self, top: Code, lengths: Sequence[int]) -> Int[Tensor, "event field"]:
         """The stream from the highest level's code and every level's length, lowest first.
 
+        Whatever is returned would be compressed to this code and these lengths. (A level sure of everything goes on
+        foreseeing for ever, so that with a larger length the stream is a longer one.)
+
         Raises:
-            ValueError: there is not one length for every level.
+            ValueError: there is not one length for every level, or no stream has this code and these lengths.
         """
-        if len(lengths) != len(self.levels):
-            raise ValueError(f"{len(self.levels)} levels need as many lengths, got {len(lengths)}.")
-        code = top._replace(length=lengths[-1])
+        if len(lengths) != len(self.levels) or lengths[-1] != top.length:
+            raise ValueError(
+                f"{len(self.levels)} levels need as many lengths, the last one that of the highest level's code, "
+                f"{top.length}: got {list(lengths)}."
+            )
+        code = top
         for level, length in zip(reversed(self.levels[1:]), reversed(lengths[:-1]), strict=True):
             events = level.decompress(code)  # type: ignore[operator]
             code = Code(events[:, :-1], events[:, -1].cumsum(0) - 1, length)
         return self.levels[0].decompress(code)  # type: ignore[operator]
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The levels' classes and configurations."""
+        return {"levels": [files.describe(level) for level in self.levels]}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A compressor with fresh weights: the inverse of `config`."""
+        return cls([files.build(Predictor, level) for level in config["levels"]])
+
+    def save(self, path: str | os.PathLike) -> None:
+        """As `Model.save`."""
+        files.save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """As `Model.load`."""
+        return files.load(cls, path)
 
 
 @torch.no_grad()
@@ -199,6 +296,16 @@ def imitation(
             "units: give it as many."
         )
     return (said - states[:-1]).square().mean()
+
+
+def _check_code(code: Code) -> None:
+    check_size("the code's length", code.length, 0)
+    times = code.times.tolist()
+    if len(times) != len(code.surprises) or times != sorted({k for k in times if 0 <= k < code.length}):
+        raise ValueError(
+            f"{len(code.surprises)} surprises need as many times that increase from 0 or more to less than the length, "
+            f"{code.length}, got {len(times)} up to {max(times, default='none')}: give the length that the stream had."
+        )
 
 
 def _units(x: State) -> Tensor:

@@ -295,7 +295,7 @@ def _check(
         raise TypeError(f"online must be the `online` of what fit_kalman returned, got a {type(online).__name__}.")
     if not isinstance(targets, Tensor) or not targets.is_floating_point():
         got = getattr(targets, "dtype", type(targets).__name__)
-        raise TypeError(f"targets must be a floating-point Tensor, got {got}: convert them with torch.as_tensor(...).")
+        raise TypeError(f"targets must be a floating-point Tensor, got {got}: convert them with .float() or .double().")
     n_out = model.readout(model.initial_state()).shape[-1]
     if targets.shape != (*us.shape[:-1], n_out):
         raise ValueError(
