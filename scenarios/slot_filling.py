@@ -1,10 +1,12 @@
 """Which words fill which slot: recurrent networks, a window and a conditional random field on questions about flights.
 
 Claim: where the word that decides a slot stands outside a window, only a network that carries it there can label the
-slot: from the left any recurrent one, from the right a bidirectional one, neither a window classifier nor a linear
-chain of labels. The sentences are NOT those of ATIS: they come from a small grammar made for this purpose, with cities
-from airportsdata, and no score here can be compared with a score there; on ATIS, Mesnil et al. (2015) report F1 = 94.98
-for an Elman network with a window of 9 words, and 95.06 for their hybrid.
+slot: from the left Elman and LSTM, from the right their bidirectional pairs (not in every seed), neither a window
+classifier nor a linear chain of labels, and not Jordan: it knows only what it said, and about the deciding word, which
+fills no slot, it says nothing. Jordan was expected to do it, too. The sentences are NOT those of ATIS: they come from a
+small grammar made for this purpose, with cities from airportsdata, and no score here can be compared with a score
+there; on ATIS, Mesnil et al. (2015) report F1 = 94.98 for an Elman network with a window of 9 words, and 95.06 for
+their hybrid of Elman and Jordan.
 
 A bidirectional Jordan network is here two Jordan networks that read the sentence from its two ends; each feeds its own
 softmax over the labels back to itself, and the product of the two softmaxes, renormalised, is what both together say.
@@ -17,6 +19,7 @@ import re
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import chain, compress, pairwise
 from pathlib import Path
@@ -46,7 +49,10 @@ WINDOW, ELMAN, JORDAN, GATED = "window", "Elman", "Jordan", "LSTM"
 BOTH = {ELMAN: "bi-Elman", JORDAN: "bi-Jordan", GATED: "bi-LSTM"}
 CRF = "CRF"
 CAUSAL, NAMES = (WINDOW, ELMAN, JORDAN, GATED), (CRF, WINDOW, ELMAN, JORDAN, GATED, *BOTH.values())
-MESNIL = "Mesnil et al. (2013), abstract, on ATIS"
+MARGIN = 5.0  # of F1, in percent
+MESNIL = "Mesnil et al. (2013), abstract: on ATIS both types beat the CRF, bi-Jordan most, by 14 % of its errors"
+ATIS = "on ATIS, with which F1 here cannot be compared, Mesnil et al. (2015):"
+ELMAN_94, HYBRID_95 = f"{MESNIL}; {ATIS} Elman, 9 words 94.98", f"{MESNIL}; {ATIS} hybrid of Elman and Jordan 95.06"
 TITLES = {
     "near": "decided nearby",
     "left": "decided by a word\nfar to the left",
@@ -378,12 +384,15 @@ def found_claims(found: Measured) -> list[Claim]:
     """Who beats whom, seed by seed, where that was expected."""
     n = len(found.corpora)
     expected = [
-        *(("left", name, WINDOW, "carries what it read, derived") for name in (ELMAN, JORDAN, GATED)),
         *(("right", BOTH[name], name, "reads from both ends, derived") for name in (ELMAN, JORDAN, GATED)),
-        *(("all, new cities", name, CRF, MESNIL) for name in (ELMAN, JORDAN, *BOTH.values())),
-        ("all, new cities", BOTH[JORDAN], BOTH[ELMAN], MESNIL),
+        ("all, new cities", ELMAN, CRF, ELMAN_94),
+        ("all, new cities", JORDAN, CRF, HYBRID_95),
+        ("all, new cities", BOTH[ELMAN], CRF, ELMAN_94),
+        ("all, new cities", BOTH[JORDAN], CRF, HYBRID_95),
+        ("all, new cities", BOTH[GATED], CRF, "both ends against a chain of labels, ours"),
+        ("all, new cities", BOTH[JORDAN], BOTH[ELMAN], HYBRID_95),
     ]
-    return [
+    wins = [
         Claim.equal(
             f"{part}: seeds of {n} in which {a} beats {b} "
             f"(mean F1 {found.f1[part][a].mean():.1f} against {found.f1[part][b].mean():.1f})",
@@ -394,6 +403,28 @@ def found_claims(found: Measured) -> list[Claim]:
         )
         for part, a, b, source in expected
     ]
+    return [*(carried(found, name) for name in (ELMAN, JORDAN, GATED)), *wins]
+
+
+def carried(found: Measured, name: str) -> Claim:
+    """Whether a network knows what stood to the left: more than its window's words and a chain of labels tell."""
+    f1, n = found.f1["left"], len(found.corpora)
+    claim = Claim.equal(
+        f"left: seeds of {n} in which {name} beats window and CRF by {MARGIN:g} points or more (mean F1 "
+        f"{f1[name].mean():.1f} against {f1[WINDOW].mean():.1f} and {f1[CRF].mean():.1f})",
+        int((f1[name] >= MARGIN + np.maximum(f1[WINDOW], f1[CRF])).sum()),
+        n,
+        "carries what it read, derived"
+        if name != JORDAN
+        else "expected of any recurrent network; but Jordan carries only what it said, derived",
+        "statistical",
+    )
+    ahead = int((f1[name] > f1[WINDOW]).sum())
+    return replace(
+        claim,
+        planned=f"{name} beats window: {ahead} of {n} seeds",
+        reason="Jordan led by 0.8 points, which is no sign that it knows the verb, and the CRF was ahead of both",
+    )
 
 
 def figure(found: Measured) -> Figure:
