@@ -10,9 +10,12 @@ predicted, and the last one is what came p steps before. One hidden unit or memo
 inputs, logistic units, no biases, weights within 0.2, squared error, gradient descent at rate 1; the LSTM's cell and
 its input gate join once the error has stopped decreasing (it fell by less than 1 % in 50 updates). An update shows both
 sequences, for the paper's one of two at random. A GRU was not known then; it is one unit too.
-Lags, modern: the same sequences and outputs, 32 units, but only the last symbol is taught (cross-entropy); Adam,
-clipped gradients, orthogonal recurrent weights, and gates that begin open for 1 to p - 1 steps. Taught every symbol,
-none of nine bridged 20 steps in trial runs of 300 to 1,000 updates.
+Lags, modern: the same sequences and outputs, again both sequences in every update, and 32 units, but only the last
+symbol is taught (cross-entropy); Adam, clipped gradients, orthogonal recurrent weights, and gates that begin open for 1
+to p - 1 steps. Taught every symbol, none of nine bridged 20 steps in trial runs of 300 to 1,000 updates. Of the
+LSTMs 3 of 5 bridge 20 steps, none 50, and 3 again 100: a network has as many inputs as there are symbols, and its
+gates' first biases spread up to the lag, so each lag is another initialisation; five networks do not tell 0 from 3
+(Fisher's exact test: p = 0.17).
 Solved: no output is off by 0.25 in either sequence; modern: at its end.
 
 Adding: experiment 4 in the paper's own form, T = 100. 1997: two blocks of two cells, truncated errors, rate 0.5; an
@@ -56,6 +59,12 @@ TANH = (
     "the same with tanh units",
     "a first run had none of 3 right (73 % wrong): ReLU fits the sum, a stronger baseline",
 )
+NO_CLAIM = "no such claim"
+CHANGED = {  # (network, recipe, lag) -> planned, reason
+    ("Elman", OLD, 4): ("10 of 10", "the paper's own 78 % is 8 of 10; a first run had 0, so it fails either way"),
+    ("LSTM", MODERN, 20): (NO_CLAIM, "a first run had 3 of 5, and 3 of 5 again at a lag of 100"),
+    ("LSTM", MODERN, 50): (NO_CLAIM, "a first run had none, but 3 of 5 at the lags of 20 and 100"),
+}
 DISTRACTORS = (50, 100, 200, 500, 1000)  # p of task 2c
 PAPER = "Hochreiter & Schmidhuber (1997)"
 Shown = dict[int, list[int | None]]  # lag -> sequences each network was shown until it had solved it, if it did
@@ -476,7 +485,8 @@ def exact_adding(seed: int) -> list[Claim]:
             Adding().chance(data)["mse"],
             CHANCE,
             0.001,
-            "variance of (X1 + X2) / 4, where a marked first pair counts 0; tolerance: the sample's",
+            "variance of (X1 + X2) / 4, where a marked first pair counts 0; tolerance: three standard errors",
+            "statistical",
         ),
         Claim.below(
             "adding problem: greatest error of 0.5 + sum of the values marked by 1, over 4, which knows no order",
@@ -512,6 +522,8 @@ def bridged(found: Mapping[tuple[str, str], Shown], most: Mapping[str, int]) -> 
         ),
         ("Elman", MODERN, 100, 0, "our expectation: without gates the error decays in the end"),
         ("GRU", MODERN, 100, 1, gates),
+        ("LSTM", MODERN, 20, 1, gates),
+        ("LSTM", MODERN, 50, 1, gates),
         ("LSTM", MODERN, 100, 1, gates),
     )
     claims = []
@@ -520,7 +532,9 @@ def bridged(found: Mapping[tuple[str, str], Shown], most: Mapping[str, int]) -> 
             after = sorted(count for count in shown if count is not None)
             text = f"lag {lag}, {name}, {recipe}: k of {len(shown)} solved within {2 * most[recipe]:,} sequences"
             text += f" (after {after[0]:,} to {after[-1]:,})" if after else ""
-            claims.append(in_share(text, len(after), len(shown), share, source))
+            claim = in_share(text, len(after), len(shown), share, source)
+            planned, reason = CHANGED.get((name, recipe, lag), (None, None))
+            claims.append(replace(claim, planned=planned, reason=reason))
     return claims
 
 
@@ -558,7 +572,7 @@ def begun(found: Sums) -> Claim:
     text = f"adding, T = 100, LSTM of 1997: k of {n} with a mean squared error below {CHANCE / 10:.4f}, a tenth of "
     text += f"chance, after {found.shown[-1]:,} sequences"
     claim = in_share(text, k, n, 1, f"{PAPER}, Table 7")
-    return replace(claim, planned="no such claim", reason="a first run had all of them on their way, but none exact")
+    return replace(claim, planned=NO_CLAIM, reason="a first run had all of them on their way, but none exact")
 
 
 # ---- figure
