@@ -2,6 +2,7 @@
 
 import math
 import os
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -15,7 +16,7 @@ from ctrnn._integrate import integrate
 from ctrnn._types import State
 from ctrnn.adjoints.backprop import Backprop
 from ctrnn.adjoints.base import Adjoint
-from ctrnn.bidirectional import _turned
+from ctrnn.bidirectional import Bidirectional, _turned
 from ctrnn.drive import Held
 from ctrnn.dynamics import Model
 from ctrnn.models._units import check_size
@@ -49,20 +50,21 @@ class EncoderDecoder(nn.Module):
         TypeError, ValueError: one is no Model, or the decoder cannot start from what the encoder hands over.
     """
 
-    def __init__(self, encoder: Model, decoder: Model, *, reverse: bool = False) -> None:
+    def __init__(self, encoder: Model | Bidirectional, decoder: Model, *, reverse: bool = False) -> None:
         super().__init__()
-        for name, model in (("encoder", encoder), ("decoder", decoder)):
-            if not isinstance(model, Model):
+        for name, model, kinds in (("encoder", encoder, (Model, Bidirectional)), ("decoder", decoder, (Model,))):
+            if not isinstance(model, kinds):
                 raise TypeError(
-                    f"{name} must be a Model, got a {type(model).__name__}: wrap(cell) makes one of any cell."
+                    f"{name} must be a Model, got a {type(model).__name__}: wrap(cell) makes one of any cell; an "
+                    "encoder may also be a Bidirectional."
                 )
         self.encoder, self.decoder, self.reverse = encoder, decoder, reverse
         self._check()
 
     def _check(self) -> None:
-        given, wanted = self.encoder.initial_state(), self.decoder.initial_state()
         try:
-            tree.same_form(wanted, given, "encoder")
+            given = () if isinstance(self.encoder, Bidirectional) else self.encoder.initial_state()
+            tree.same_form(self.decoder.initial_state(), given, "encoder")
         except (TypeError, ValueError) as problem:
             raise ValueError(
                 "the decoder goes on from the encoder's state, so both need states of one form: take the same kind and "
@@ -95,8 +97,10 @@ class EncoderDecoder(nn.Module):
             The decoder's Trajectory; its ys are (step, *batch, n_out).
 
         Raises:
-            As `integrate`.
+            ValueError: words have another batch than us, are none, or are not of n_word numbers; the rest as
+                `integrate`.
         """
+        self._check_words(us, words)
         told = self.read(us, dt=dt, lengths=lengths, solver=solver, steps=steps, adjoint=adjoint)
         context = told.context.expand(len(words), *told.context.shape)
         drive = Held(torch.cat([words, context], -1), dt, lengths=word_lengths)
@@ -113,8 +117,14 @@ class EncoderDecoder(nn.Module):
         adjoint: Adjoint = Backprop(),  # noqa: B008  a frozen value
     ) -> Told:
         """What the decoder is told about the source; arguments as in `forward`."""
-        drive = Held(_turned(us, lengths) if self.reverse else us, dt, lengths=lengths)
-        return self.hand_over(integrate(self.encoder, drive, solver=solver, steps=steps, adjoint=adjoint))
+        drive = Held(us, dt, lengths=lengths)
+        if self.reverse:
+            drive = replace(drive, us=_turned(us, lengths))
+        if isinstance(self.encoder, Bidirectional):
+            run = self.encoder(drive.us, dt=dt, lengths=lengths, solver=solver, steps=steps, adjoint=adjoint)
+        else:
+            run = integrate(self.encoder, drive, solver=solver, steps=steps, adjoint=adjoint)
+        return self.hand_over(run)
 
     def hand_over(self, read: Trajectory) -> Told:
         """The encoder's last state (each sequence's own), and nothing more."""
@@ -133,11 +143,45 @@ class EncoderDecoder(nn.Module):
 
         Words are numbers here, and the decoder hears them as unit vectors (1 of n_word). `ctrnn.decoding.greedy` and
         `beam_search` ask for this: `greedy(partial(net.say, dt=1.0), net.read(us, dt=1.0), ...)`.
+
+        Raises:
+            TypeError, ValueError: words are no numbers 0 ... n_word - 1, one for each of the batch.
         """
-        heard = F.one_hot(words, self.n_word).to(tree.leaves(told.x)[0].dtype)
+        self._check_numbers(words, told.context.shape[:-1])
+        heard = F.one_hot(words.long(), self.n_word).to(tree.leaves(told.x)[0].dtype)
         drive = Held(torch.cat([heard, told.context], -1).unsqueeze(0), dt)
         run = integrate(self.decoder, drive, told.x, solver=solver, steps=steps)
         return run.ys[0].log_softmax(-1), told._replace(x=tree.map(lambda leaf: leaf[-1], run.xs))
+
+    def _check_words(self, us: Tensor, words: Tensor) -> None:
+        wanted = (*us.shape[1:-1], self.n_word)
+        if words.ndim < 2 or len(words) == 0 or words.shape[1:] != wanted:
+            shape = ", ".join(["step", *map(str, wanted)])
+            raise ValueError(
+                f"words must have the shape ({shape}) with at least one step, got {tuple(words.shape)}: give them the "
+                f"batch of the source {tuple(us.shape)}, and each as {self.n_word} numbers, such as a unit vector."
+            )
+
+    def _check_numbers(self, words: Tensor, batch: torch.Size) -> None:
+        if words.is_floating_point() or words.dtype == torch.bool:
+            raise TypeError(f"words are numbers here and must be integers, got {words.dtype}: take their argmax(-1).")
+        if words.shape != batch:
+            raise ValueError(
+                f"words must have the batch shape {tuple(batch)} of what the decoder was told, got "
+                f"{tuple(words.shape)}: give one word a sequence."
+            )
+        if words.numel() and not 0 <= int(words.min()) <= int(words.max()) < self.n_word:
+            raise ValueError(
+                f"the decoder hears words 0 to {self.n_word - 1}, got {int(words.min())} to {int(words.max())}: give "
+                "it a larger n_in, or other words."
+            )
+
+    def _end(self, read: Trajectory) -> Float[Tensor, "*batch output"]:
+        """What the encoder says when it has read all; the backward half of a Bidirectional ends at the beginning."""
+        if not isinstance(self.encoder, Bidirectional):
+            return read.ys[-1]
+        n = _outputs(self.encoder.ahead)
+        return torch.cat([read.ys[-1, ..., :n], read.ys[0, ..., n:]], -1)
 
     @property
     def n_word(self) -> int:
@@ -157,7 +201,8 @@ class EncoderDecoder(nn.Module):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A pair with fresh weights: the inverse of `config`."""
         rest = {name: value for name, value in config.items() if name not in ("encoder", "decoder")}
-        return cls(files.build(Model, config["encoder"]), files.build(Model, config["decoder"]), **rest)
+        base: type[Any] = Bidirectional if config["encoder"]["class"] == Bidirectional.__name__ else Model
+        return cls(files.build(base, config["encoder"]), files.build(Model, config["decoder"]), **rest)
 
     def save(self, path: str | os.PathLike) -> None:
         """As `Model.save`."""
@@ -181,7 +226,8 @@ class SummaryEncoderDecoder(EncoderDecoder):
     paper the output layer sees c and the last word as well; here the readout is the decoder's.
 
     Args:
-        encoder: its readout at the end of the source is summed up.
+        encoder: its readout at the end of the source is summed up; a Model, or a Bidirectional, of which that is what
+            each of its two networks says at its own end.
         decoder: reads (w, c): its n_in is that of a word plus n_context.
         n_context: numbers in c.
         reverse: the source is read from its end.
@@ -191,7 +237,7 @@ class SummaryEncoderDecoder(EncoderDecoder):
 
     def __init__(
         self,
-        encoder: Model,
+        encoder: Model | Bidirectional,
         decoder: Model,
         n_context: int,
         *,
@@ -213,7 +259,7 @@ class SummaryEncoderDecoder(EncoderDecoder):
 
     def hand_over(self, read: Trajectory) -> Told:
         """c, and x_0 made from it."""
-        context = torch.tanh(F.linear(read.ys[-1], self.W_context))
+        context = torch.tanh(F.linear(self._end(read), self.W_context))
         return Told(_started(F.linear(context, self.W_start), self.decoder), context)
 
     @property
@@ -233,11 +279,12 @@ class SummaryEncoderDecoder(EncoderDecoder):
 class AttentiveEncoderDecoder(EncoderDecoder):
     """y_k = D(w_k, x_{k-1}; m),   m_j = y_E(j),   x_0 = tanh(W_start y_E(L)): D looks back at all that E said.
 
-    Bahdanau, Cho & Bengio (2015), ICLR, arXiv:1409.0473; theirs starts from the backward half of a bidirectional
-    encoder, this one from the end of any encoder.
+    Bahdanau, Cho & Bengio (2015), ICLR, arXiv:1409.0473; their E is a `Bidirectional`, and x_0 comes from its backward
+    half alone, as if W_start were 0 for the forward half.
 
     Args:
-        encoder: its readout at every sample is a place of the decoder's memory.
+        encoder: its readout at every sample is a place of the decoder's memory; a Model, or a Bidirectional, of which
+            y_E(L) is what each of its two networks says at its own end.
         decoder: an `Attentive` with n_memory equal to the encoder's outputs, and a place for each of the source's
             samples at least.
         reverse: the source is read from its end.
@@ -248,7 +295,12 @@ class AttentiveEncoderDecoder(EncoderDecoder):
     decoder: Attentive
 
     def __init__(
-        self, encoder: Model, decoder: Attentive, *, reverse: bool = False, generator: Generator | None = None
+        self,
+        encoder: Model | Bidirectional,
+        decoder: Attentive,
+        *,
+        reverse: bool = False,
+        generator: Generator | None = None,
     ) -> None:
         super().__init__(encoder, decoder, reverse=reverse)
         n = tree.ravel(decoder.reader.initial_state(), 0).numel()
@@ -266,7 +318,7 @@ class AttentiveEncoderDecoder(EncoderDecoder):
         memory = read.ys.movedim(0, -2)
         everything = torch.ones(memory.shape[:-1], dtype=torch.bool, device=memory.device)
         present = everything if read.mask is None else read.mask.movedim(0, -1)
-        reader = _started(F.linear(read.ys[-1], self.W_start), self.decoder.reader)
+        reader = _started(F.linear(self._end(read), self.W_start), self.decoder.reader)
         return Told(self.decoder.remember(reader, memory, present), memory.new_zeros(*memory.shape[:-2], 0))
 
     @classmethod
@@ -276,7 +328,9 @@ class AttentiveEncoderDecoder(EncoderDecoder):
         return cls(GRU(3, 2, generator=draw), decoder, generator=draw)
 
 
-def _outputs(model: Model) -> int:
+def _outputs(model: Model | Bidirectional) -> int:
+    if isinstance(model, Bidirectional):
+        return _outputs(model.ahead) + _outputs(model.back)
     return model.readout(model.initial_state()).shape[-1]
 
 

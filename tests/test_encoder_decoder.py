@@ -8,6 +8,7 @@ from ctrnn import (
     Adaptive,
     AttentiveEncoderDecoder,
     Backprop,
+    Bidirectional,
     EncoderDecoder,
     Fixed,
     Model,
@@ -16,7 +17,7 @@ from ctrnn import (
     integrate,
 )
 from ctrnn._files import FileFormatError
-from ctrnn.models import CTRNN, GRU, LSTM, Attentive, Elman, PaperGRU, Stack
+from ctrnn.models import CTRNN, GRU, LSTM, Attentive, Elman, LSTMState, PaperGRU, Stack
 
 KINDS = EncoderDecoder, SummaryEncoderDecoder, AttentiveEncoderDecoder
 every_kind = pytest.mark.parametrize("kind", KINDS)
@@ -83,6 +84,100 @@ def test_attention_is_what_bahdanau_and_others_write(generator):
         c = sum(weight.unsqueeze(-1) * item for weight, item in zip(a, m, strict=True))
         h = look.reader.target(torch.tensor(0.0), h, torch.cat([word, c], -1), 1)
         assert_close(y, look.reader.readout(h))
+
+
+def test_below_tau_the_reader_shows_its_cell_as_far_as_it_has_moved(generator):
+    reader = LSTM(4, 2 + 3, tau=LSTMState(h=1.0, c=2.0), generator=generator)
+    look, u = Attentive(reader, 3, 5, 6, generator=generator), draw(generator, 2, 2)
+    x = look.remember(
+        LSTMState(draw(generator, 2, 4), draw(generator, 2, 4)), draw(generator, 2, 5, 3), torch.ones(2, 5)
+    )
+    (h, c), dt = x.reader, 0.5
+    query = torch.cat([h, c], -1) @ look.W_query.T
+    a = (torch.tanh(query[:, None] + x.memory @ look.W_key.T) @ look.w).softmax(-1)
+    heard = torch.cat([u, (a[..., None] * x.memory).sum(1)], -1)
+    gates = heard @ reader.W_in.T + reader.b_in + h @ reader.W_rec.T + reader.b_rec
+    i, f, g, o = gates.chunk(4, -1)
+    target = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)
+    after_c = c + dt / 2.0 * (target - c)
+    after_h = h + dt / 1.0 * (torch.sigmoid(o) * torch.tanh(after_c) - h)
+    run = integrate(look, u[None], x, dt=dt)
+    assert_close(run.xs.reader.c[0], after_c)
+    assert_close(run.xs.reader.h[0], after_h)
+
+
+@pytest.mark.parametrize("dt", [0.5, 1.0])
+def test_an_empty_source_leaves_nothing_to_look_at(generator, dt):
+    net, us = AttentiveEncoderDecoder.example(), draw(generator, 5, 4, 2)
+    words, lengths = spoken(generator, net)[1], torch.tensor([0, 2, 5, 1])
+    run = net(us, words, dt=dt, lengths=lengths)
+    assert bool((net.decoder.weights(run.xs)[:, 0] == 0).all())
+    assert bool((net.decoder.context(run.xs)[:, 0] == 0).all())
+    said = net.encoder.readout(net.encoder.initial_state())
+    start = torch.tanh(said @ net.W_start.T)
+    alone = integrate(net.decoder.reader, F.pad(words[:, 0], (0, 3)), start, dt=dt)
+    assert_close(run.ys[:, 0], alone.ys)
+    assert_close(run.ys[:, 1], net(us[:2, 1], words[:, 1], dt=dt).ys)
+    with torch.autograd.set_detect_anomaly(True):  # no NaN on the way either
+        gradients = torch.autograd.grad(run.ys.square().sum(), list(net.parameters()))
+    assert all(bool(torch.isfinite(g).all()) for g in gradients)
+
+
+def bidirectional(generator, kind):
+    """An encoder-decoder whose encoder reads both ways, with networks of different kinds and sizes."""
+    encoder = Bidirectional(GRU(3, 2, generator=generator), LSTM(2, 2, generator=generator))
+    if kind is SummaryEncoderDecoder:
+        return SummaryEncoderDecoder(encoder, GRU(4, 4 + 6, 4, generator=generator), 6, generator=generator)
+    look = Attentive(GRU(4, 4 + 5, 4, generator=generator), 5, 6, 5, generator=generator)
+    return AttentiveEncoderDecoder(encoder, look, generator=generator)
+
+
+both_ways = pytest.mark.parametrize("kind", [SummaryEncoderDecoder, AttentiveEncoderDecoder])
+
+
+def test_a_bidirectional_encoder_is_looked_at_as_bahdanau_and_others_write(generator):
+    net = bidirectional(generator, AttentiveEncoderDecoder)
+    with torch.no_grad():
+        net.W_start[:, :3] = 0  # theirs starts from the backward half
+    us, words = draw(generator, 5, 4, 2), spoken(generator, net)[1]
+    ahead = integrate(net.encoder.ahead, us, dt=1.0).ys
+    back = integrate(net.encoder.back, us.flip(0), dt=1.0).ys.flip(0)
+    told = net.read(us, dt=1.0)
+    assert_close(told.x.memory[:, :5], torch.cat([ahead, back], -1).movedim(0, 1))
+    assert_close(told.x.reader, torch.tanh(back[0] @ net.W_start[:, 3:].T))
+    assert_close(net(us, words, dt=1.0).ys, integrate(net.decoder, words, told.x, dt=1.0).ys)
+
+
+@both_ways
+@pytest.mark.parametrize("reverse", [False, True])
+def test_sequences_read_both_ways_run_as_they_would_alone(generator, kind, reverse):
+    net, us = bidirectional(generator, kind), draw(generator, 5, 4, 2)
+    net.reverse = reverse
+    words = spoken(generator, net)[1]
+    for i, n in enumerate(LENGTHS):
+        us[n:, i] = torch.nan
+    run = net(us, words, dt=0.5, lengths=LENGTHS, word_lengths=WORD_LENGTHS)
+    for i, (n, m) in enumerate(zip(LENGTHS.tolist(), WORD_LENGTHS.tolist(), strict=True)):
+        assert_close(run.ys[:m, i], net(us[:n, i], words[:m, i], dt=0.5).ys)
+
+
+def test_a_source_read_both_ways_and_from_its_end_swaps_the_two_networks(generator):
+    net = bidirectional(generator, SummaryEncoderDecoder)
+    us = draw(generator, 5, 4, 2)
+    net.encoder.back = net.encoder.ahead
+    net.W_context = nn.Parameter(draw(generator, 6, 6))
+    there = net.read(us, dt=0.5, lengths=LENGTHS)
+    net.reverse = True
+    net.W_context = nn.Parameter(net.W_context.detach().roll(3, -1))
+    assert_close(net.read(us, dt=0.5, lengths=LENGTHS).context, there.context)
+
+
+@both_ways
+def test_what_reads_both_ways_is_saved_and_loaded_bit_for_bit(tmp_path, generator, kind):
+    net, us = bidirectional(generator, kind), draw(generator, 5, 4, 2)
+    words = spoken(generator, net)[1]
+    net.save(tmp_path / "net")
+    assert torch.equal(EncoderDecoder.load(tmp_path / "net")(us, words, dt=0.5).ys, net(us, words, dt=0.5).ys)
 
 
 def test_attention_adds_up_to_one_and_never_falls_on_padding(generator):
@@ -180,9 +275,11 @@ def test_any_two_networks_go_together(generator):
 def test_networks_that_do_not_go_together_are_refused(generator):
     with pytest.raises(TypeError, match=r"encoder must be a Model, got a GRUCell: wrap"):
         EncoderDecoder(nn.GRUCell(2, 3), GRU(3, 2))
-    for decoder in (GRU(4, 2), LSTM(3, 2)):
-        with pytest.raises(ValueError, match="states of one form"):
-            EncoderDecoder(GRU(3, 2), decoder)
+    with pytest.raises(TypeError, match=r"decoder must be a Model, got a Bidirectional.*an encoder may also be"):
+        EncoderDecoder(GRU(3, 2), Bidirectional.example())
+    for encoder, decoder in ((GRU(3, 2), GRU(4, 2)), (GRU(3, 2), LSTM(3, 2)), (Bidirectional.example(), GRU(3, 2))):
+        with pytest.raises(ValueError, match=r"states of one form.*or a SummaryEncoderDecoder"):
+            EncoderDecoder(encoder, decoder)
     with pytest.raises(ValueError, match=r"no room for words beside a context of 4"):
         SummaryEncoderDecoder(GRU(3, 2), GRU(3, 4), 4)
     with pytest.raises(ValueError, match=r"Attentive with n_memory=3"):
@@ -193,6 +290,36 @@ def test_networks_that_do_not_go_together_are_refused(generator):
         AttentiveEncoderDecoder.example().read(draw(generator, 7, 2), dt=1.0)
     with pytest.raises(TypeError, match=r"reader must be a Relaxation"):
         Attentive(nn.GRUCell(2, 3), 1, 4, 2)
+
+
+@every_kind
+def test_words_that_do_not_go_with_the_source_are_refused(generator, kind):
+    net, us = kind.example(), draw(generator, 5, 3, 2)
+    words = draw(generator, 4, 3, net.n_word)
+    for wrong in (words[:, :2], words[:, 0], words[..., :-1], words[:0], words.argmax(-1), words[0, 0]):
+        shape = ", ".join(map(str, wrong.shape))
+        with pytest.raises(ValueError, match=rf"\(step, 3, 4\) with at least one step, got \({shape},?\).*\(5, 3, 2\)"):
+            net(us, wrong, dt=1.0)
+    with pytest.raises(ValueError, match=r"\(step, 4\) with at least one step, got \(4, 3, 4\)"):
+        net(us[:, 0], words, dt=1.0)
+    with pytest.raises(TypeError, match="lengths counts samples and must be an integer Tensor"):
+        net(us, words, dt=1.0, lengths=torch.tensor([1.5, 2, 3]))
+    told = net.read(us, dt=1.0)
+    with pytest.raises(ValueError, match=r"batch shape \(3,\) of what the decoder was told, got \(2,\)"):
+        net.say(told, torch.tensor([0, 1]), dt=1.0)
+    for wrong in ([0, 1, 4], [-1, 0, 1]):
+        with pytest.raises(ValueError, match=rf"hears words 0 to 3, got {min(wrong)} to {max(wrong)}"):
+            net.say(told, torch.tensor(wrong), dt=1.0)
+    with pytest.raises(TypeError, match=r"must be integers, got torch\.float64"):
+        net.say(told, torch.zeros(3), dt=1.0)
+
+
+def test_items_that_do_not_go_into_the_memory_are_refused():
+    look = Attentive.example()
+    reader = look.reader.initial_state(2)
+    for items, present in (((2, 3, 5), (2, 3)), ((2, 3, 2), (2, 2)), ((2,), ())):
+        with pytest.raises(ValueError, match=r"\(\*batch, item, 2\) and present \(\*batch, item\), got"):
+            look.remember(reader, torch.zeros(items), torch.ones(present))
 
 
 @every_kind

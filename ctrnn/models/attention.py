@@ -12,7 +12,7 @@ from ctrnn import _model_files as files
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Input, Vector, check_size
-from ctrnn.models.gated import GRU, _within
+from ctrnn.models.gated import LSTM, _within
 
 
 class AttentiveState(NamedTuple):
@@ -86,8 +86,13 @@ class Attentive(Relaxation):
         """A state with these items in its memory, whose other places are padding.
 
         Raises:
-            ValueError: there are more items than places.
+            ValueError: a shape does not fit, or there are more items than places.
         """
+        if items.ndim < 2 or items.shape[-1] != self.n_memory or present.shape != items.shape[:-1]:
+            raise ValueError(
+                f"items must have the shape (*batch, item, {self.n_memory}) and present (*batch, item), got "
+                f"{tuple(items.shape)} and {tuple(present.shape)}: give n_memory={self.n_memory} numbers an item."
+            )
         spare = self.places - items.shape[-2]
         if spare < 0:
             raise ValueError(
@@ -100,10 +105,16 @@ class Attentive(Relaxation):
         return (self.weights(x).unsqueeze(-2) @ x.memory).squeeze(-2)
 
     def weights(self, x: AttentiveState) -> Float[Tensor, "*batch place"]:
-        """a: how much each place of the memory counts in this state; they add up to 1, padding has none."""
+        """a: how much each place of the memory counts in this state; they add up to 1, padding has none.
+
+        Where all is padding, as behind an empty source, all are 0 and so is c.
+        """
         query = F.linear(tree.ravel(x.reader, x.present.ndim - 1), self.W_query)
         scores = torch.tanh(query.unsqueeze(-2) + F.linear(x.memory, self.W_key)) @ self.w
-        return scores.masked_fill(x.present == 0, -torch.inf).softmax(-1)
+        padding = x.present == 0
+        # The lowest finite score, and not -inf, whose softmax is NaN where there is nothing else.
+        scores = scores.masked_fill(padding, torch.finfo(scores.dtype).min)
+        return scores.softmax(-1).masked_fill(padding, 0)
 
     def initial_state(self, *batch: int) -> AttentiveState:
         """The reader's own, and zeros in every place of the memory."""
@@ -144,4 +155,4 @@ class Attentive(Relaxation):
     @classmethod
     def example(cls) -> Self:
         draw = Generator().manual_seed(0)
-        return cls(GRU(3, 4, 2, generator=draw), 2, 3, 3, generator=draw)
+        return cls(LSTM(3, 4, 2, generator=draw), 2, 3, 3, generator=draw)
