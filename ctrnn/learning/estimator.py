@@ -1,5 +1,6 @@
 """An echo state network for scikit-learn's tools."""
 
+from numbers import Integral
 from typing import Any, Self
 
 import numpy as np
@@ -67,12 +68,15 @@ class EchoStateRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
         X, y = validate_data(self, X, y, dtype=np.float64, multi_output=True, y_numeric=True)
         if not 0 < self.leak <= 1:
             raise ValueError(f"leak = {self.leak} must lie in (0, 1]: it is dt / tau.")
+        for name in ("units", "channels"):
+            if not isinstance(value := getattr(self, name), Integral) or value < 1:
+                raise ValueError(f"{name} = {value} must be an integer, at least 1.")
         if X.shape[1] % self.channels:
             raise ValueError(f"{X.shape[1]} columns are no whole number of samples of channels = {self.channels}.")
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         self.reservoir_ = EchoState(
-            self.units,
-            self.channels,
+            int(self.units),
+            int(self.channels),
             radius=self.radius,
             input_scale=self.input_scale,
             bias_scale=self.bias_scale,
@@ -80,7 +84,7 @@ class EchoStateRegressor(MultiOutputMixin, RegressorMixin, BaseEstimator):
             generator=Generator().manual_seed(seed),
         ).double()
         self.readout_: Readout = ridge(
-            self._last(X), torch.as_tensor(y, dtype=torch.float64).reshape(len(X), -1), penalty=self.penalty
+            self._last(X), torch.tensor(y, dtype=torch.float64).reshape(len(X), -1), penalty=self.penalty
         )
         self._flat = y.ndim == 1
         return self

@@ -122,8 +122,7 @@ class EchoState(Units):
         )
         for name in ("W_rec", "b_rec", "W_out", "b_out", "log_ratio"):
             if parametrize.is_parametrized(self, name):
-                parametrize.transfer_parametrizations_and_params(self, forced, name)  # copies, so put ours in place
-                forced.parametrizations[name] = self.parametrizations[name]  # type: ignore[operator,index]
+                parametrize.transfer_parametrizations_and_params(self, forced, name)  # the same originals, no copies
             elif isinstance(own := getattr(self, name), nn.Parameter):
                 setattr(forced, name, own)
         forced.W_in = nn.Parameter(torch.cat([self.W_in, self.W_back], -1), requires_grad=False)
