@@ -226,6 +226,9 @@ def test_what_cannot_be_learned_is_refused():
     for other in (Stack([model]), Jordan(3, 2, 2).double(), torch.nn.RNN(2, 2)):
         with pytest.raises(TypeError, match=f"single layer.*{type(other).__name__}"):
             learning.fit_readout(other, us, us, dt=1.0)
+    held = init.constrain(network(), "W_out", init.Masked(torch.ones(2, 40).bool()))
+    with pytest.raises(ValueError, match="the readout is constrained"):
+        learning.fit_readout(held, us, us, dt=1.0)
     missing = torch.cat([torch.full((1, 2), torch.nan), us[1:]])
     with pytest.raises(ValueError, match="targets hold NaN"):
         learning.fit_readout(network(feedback_scale=0.5), us, missing, dt=1.0, washout=5)

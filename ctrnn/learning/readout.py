@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from sklearn.linear_model import Ridge
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from ctrnn._integrate import integrate
 from ctrnn._model_files import class_name
@@ -140,8 +141,8 @@ def fit_readout(
         penalty: as in `ridge`.
 
     Raises:
-        TypeError: the network is no single layer, or washout no integer.
-        ValueError: there is no readout, or shapes or numbers do not fit.
+        TypeError: the network is no single layer, or a Jordan, whose states hear the readout; washout is no integer.
+        ValueError: there is no readout, or a constrained one, or shapes or numbers do not fit.
     """
     _check_fit(model, us, targets, washout)
     with torch.no_grad():
@@ -168,6 +169,8 @@ def _check_fit(model: Units, us: Tensor, targets: Tensor, washout: int) -> None:
         )
     if model.W_out is None or model.b_out is None:
         raise ValueError(f"this {class_name(model)} has no readout to learn: give it n_out.")
+    if parametrize.is_parametrized(model, "W_out") or parametrize.is_parametrized(model, "b_out"):
+        raise ValueError("the readout is constrained, of which ridge regression knows nothing: train it with fit.")
     if us.shape[-1:] != (model.n_in,) or targets.shape != (*us.shape[:-1], model.n_out):
         raise ValueError(
             f"us of shape {tuple(us.shape)} and targets of shape {tuple(targets.shape)} do not fit: this "
