@@ -85,6 +85,14 @@ def test_the_flow_never_climbs(seed, gain):
     assert float(energies[0].sub(energies[-1]).max()) > 1e-3
 
 
+def test_without_symmetry_the_network_runs_as_given_and_may_climb():
+    W = torch.tensor([[0.0, 3.0], [-1.0, 0.0]], dtype=torch.float64)
+    model, x = Hopfield.of(W), torch.ones(2, dtype=torch.float64)
+    assert torch.equal(model.W_rec, W)
+    energies = [model.energy(state).item() for state in (x, model.sweep(x, torch.tensor([1])))]
+    assert energies == [-1.0, 1.0]
+
+
 def test_the_energy_is_the_integral_of_its_slope():
     model = Hopfield.of(symmetric(5, 0), gain=1.7)
     x = normal(5, seed=1).requires_grad_()
@@ -226,10 +234,30 @@ def test_what_cannot_be_stored_is_refused():
         Hopfield(3, gain=0)
     with pytest.raises(ValueError, match="square"):
         Hopfield.of(torch.zeros(2, 3))
+    with pytest.raises(ValueError, match=r"\(unit, unit\), got the shape \(3,\)"):
+        Hopfield.of(torch.zeros(3))
+    with pytest.raises(ValueError, match="n must be at least 1"):
+        Hopfield.of(torch.zeros(0, 0))
+    for of, name in ((Hopfield.of, "weights"), (BAM.of, "the memory"), (ModernHopfield.of, "patterns")):
+        with pytest.raises(TypeError, match=f"{name} must be a floating-point Tensor .* got list"):
+            of([[0.0]])
+        with pytest.raises(TypeError, match=f"{name} must be a floating-point Tensor .* got torch.int64"):
+            of(torch.zeros(2, 2, dtype=torch.long))
+    for make in (lambda: Hopfield(3, gain="a"), lambda: ModernHopfield(3, 2, beta="a")):
+        with pytest.raises(TypeError, match="must be a number, got 'a'"):
+            make()
+    for order in ([0, 1], torch.zeros(2), torch.tensor(0)):
+        with pytest.raises(TypeError, match="order must be an integer Tensor"):
+            Hopfield(3).sweep(torch.zeros(3), order)
+    with pytest.raises(ValueError, match=r"units from 0 to 2, got \[3\]"):
+        Hopfield(3).sweep(torch.zeros(3), torch.tensor([3]))
     with pytest.raises(ValueError, match="beta"):
         ModernHopfield(3, 2, beta=math.inf)
     with pytest.raises(ValueError, match="pattern, unit"):
         learning.hebbian(torch.ones(3))
+    for store in (learning.hebbian, lambda patterns: learning.hebbian_step(torch.zeros(2, 2), patterns[0])):
+        with pytest.raises(ValueError, match="got 0: 2"):
+            store(torch.tensor([[1.0, 0.0]]))
     with pytest.raises(ValueError, match="floating-point"):
         learning.pseudo_inverse(torch.ones(3, 2, dtype=torch.long))
     with pytest.raises(ValueError, match="no pairs"):

@@ -111,6 +111,9 @@ def test_wrong_powers_delays_and_steps_are_named():
         UnitDelay(1.5)
     with pytest.raises(ValueError, match="tau must be positive"):
         UnitDelay(tau=0.0)
+    for tau in (torch.ones(2), torch.tensor(1.0), "a"):
+        with pytest.raises(TypeError, match="tau must be a number"):
+            UnitDelay(tau=tau)
     for dt in (0.0, 1.5):
         with pytest.raises(ValueError, match="no longer than the delay tau = 1"):
             UnitDelay()(rand(3, 1), dt)

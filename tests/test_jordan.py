@@ -138,6 +138,8 @@ def test_wrong_arguments_are_named():
     for mu in (1.0, -0.1, float("nan")):
         with pytest.raises(ValueError, match=r"mu = .*at least 0 and below 1"):
             Jordan(3, 2, 2, mu=mu)
+    with pytest.raises(TypeError, match="mu must be a number, got 'a'"):
+        Jordan(3, 2, 2, mu="a")
     for tau in (torch.ones(2), JordanState(h=1.0, s=torch.ones(3)), (1.0, 1.0)):
         with pytest.raises(ValueError, match=r"tau"):
             Jordan(3, 2, 2, tau=tau)

@@ -82,5 +82,12 @@ def test_wrong_automata_are_refused_by_name():
         SecondOrder.from_automaton([[0, 1], [1, 1]], strength=0)
     with pytest.raises(ValueError, match="state, symbol"):
         SecondOrder.from_automaton([0, 1], strength=8.0)
+    for ragged in ([[0, 1], [1]], [[0, "a"]], [[True, False], [False, True]]):
+        with pytest.raises(ValueError, match="transitions must be"):
+            SecondOrder.from_automaton(ragged, strength=8.0)
+    with pytest.raises(TypeError, match=r"one state is \(1,\)"):
+        SecondOrder.from_automaton([[0, 1], [1, 1]], 1, strength=8.0)
+    with pytest.raises(TypeError, match="strength must be a number"):
+        SecondOrder.from_automaton([[0, 1], [1, 1]], strength="8")
     with pytest.raises(ValueError, match="n_in"):
         SecondOrder(3, 0)

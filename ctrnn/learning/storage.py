@@ -12,8 +12,14 @@ def hebbian(patterns: Patterns) -> Weights:
     """W = sum_p xi_p xi_p^T / n, without its diagonal (Hopfield 1982).
 
     Patterns of +1 and -1. Random ones are recalled up to about 0.138 n of them (Amit, Gutfreund & Sompolinsky 1985).
+
+    Raises:
+        ValueError: the patterns are none, or hold other numbers.
     """
     _check("patterns", patterns)
+    if not bool((patterns.abs() == 1).all()):
+        other = patterns[patterns.abs() != 1][0]
+        raise ValueError(f"patterns must be +1 and -1, got {other:g}: 2 * patterns - 1 makes such of 0 and 1.")
     W = patterns.T @ patterns / patterns.shape[1]
     return W - torch.diag(W.diagonal())
 

@@ -1,6 +1,7 @@
 """What all single layers share: n units, an optional readout, one time constant or one per unit, a configuration."""
 
 from collections.abc import Callable
+from numbers import Real
 from typing import Any
 
 import torch
@@ -82,3 +83,9 @@ def check_size(name: str, value: int, least: int) -> None:
         raise TypeError(f"{name} must be an integer, got {value!r}.")
     if value < least:
         raise ValueError(f"{name} must be at least {least}, got {value}.")
+
+
+def check_number(name: str, value: Any) -> None:
+    """Raise unless `value` is a real number."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a number, got {value!r}.")

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.dynamics import Relaxation
-from ctrnn.models._units import Units, Vector, check_size
+from ctrnn.models._units import Units, Vector, check_number, check_size
 
 Energy = Float[Tensor, "*batch"]
 
@@ -46,8 +46,16 @@ class Hopfield(Units):
 
     @classmethod
     def of(cls, weights: Float[Tensor, "unit unit"], *, gain: float = math.inf, tau: Any = 1.0) -> Self:
-        """A network with these weights, and no biases."""
-        if weights.ndim != 2 or weights.shape[0] != weights.shape[1]:
+        """A network with these weights, and no biases.
+
+        They are taken as they are: with others than symmetric ones the network runs, but may climb in `energy`.
+
+        Raises:
+            TypeError: the weights are no floating-point Tensor.
+            ValueError: they are no square matrix.
+        """
+        _check_matrix("weights", weights, "(unit, unit)")
+        if weights.shape[0] != weights.shape[1]:
             raise ValueError(f"weights must be a square matrix, got the shape {tuple(weights.shape)}.")
         net = cls(len(weights), gain=gain, tau=tau).to(weights)
         with torch.no_grad():
@@ -76,7 +84,14 @@ class Hopfield(Units):
 
         Asynchronous switching: as W_rec is symmetric and has no negative diagonal, no switch raises the energy of
         two-state units, and without a diagonal none raises that of graded ones.
+
+        Raises:
+            TypeError, ValueError: `order` is no Tensor of units' numbers.
         """
+        if not isinstance(order, Tensor) or order.ndim != 1 or order.is_floating_point():
+            raise TypeError(f"order must be an integer Tensor (step,) such as torch.randperm({self.n}), got {order!r}.")
+        if order.numel() and not bool(((order >= 0) & (order < self.n)).all()):
+            raise ValueError(f"order names units from 0 to {self.n - 1}, got {order.tolist()}.")
         x, V = x.clone(), self.activity(x)
         external = (u + self.b_rec).expand_as(x)
         for i in order.tolist():
@@ -139,8 +154,7 @@ class BAM(Relaxation):
     @classmethod
     def of(cls, memory: Float[Tensor, "x y"], *, gain: float = math.inf, tau: Any = 1.0) -> Self:
         """A network with this memory."""
-        if memory.ndim != 2:
-            raise ValueError(f"the memory must be a matrix (n, m), got the shape {tuple(memory.shape)}.")
+        _check_matrix("the memory", memory, "(n, m)")
         net = cls(*memory.shape, gain=gain, tau=tau).to(memory)
         with torch.no_grad():
             net.M.copy_(memory)
@@ -204,6 +218,7 @@ class ModernHopfield(Relaxation):
         super().__init__()
         check_size("n", n, 1)
         check_size("slots", slots, 1)
+        check_number("beta", beta)
         if not 0 < beta < math.inf:
             raise ValueError(f"beta = {beta} must be positive and finite.")
         self.n, self.slots, self.beta = n, slots, float(beta)
@@ -213,8 +228,7 @@ class ModernHopfield(Relaxation):
     @classmethod
     def of(cls, patterns: Float[Tensor, "slot unit"], *, beta: float = 1.0, tau: Any = 1.0) -> Self:
         """A network that stores these patterns."""
-        if patterns.ndim != 2:
-            raise ValueError(f"patterns must be (slots, n), got the shape {tuple(patterns.shape)}.")
+        _check_matrix("patterns", patterns, "(slots, n)")
         net = cls(patterns.shape[1], len(patterns), beta=beta, tau=tau).to(patterns)
         with torch.no_grad():
             net.X.copy_(patterns)
@@ -263,10 +277,19 @@ def field_energy(x: Vector, y: Vector, M: Float[Tensor, "*batch x y"], u: Vector
 
 
 def checked_gain(gain: float) -> float:
-    """The gain as a float, or a ValueError."""
+    """The gain as a float, or a TypeError or ValueError."""
+    check_number("gain", gain)
     if not gain > 0:
         raise ValueError(f"gain = {gain} must be above 0; math.inf makes two-state units.")
     return float(gain)
+
+
+def _check_matrix(name: str, given: Tensor, axes: str) -> None:
+    if not isinstance(given, Tensor) or not given.is_floating_point():
+        kind = given.dtype if isinstance(given, Tensor) else type(given).__name__
+        raise TypeError(f"{name} must be a floating-point Tensor {axes}, got {kind}: torch.tensor(..., dtype=...).")
+    if given.ndim != 2:
+        raise ValueError(f"{name} must be a matrix {axes}, got the shape {tuple(given.shape)}.")
 
 
 def gain_name(gain: float) -> float | str:

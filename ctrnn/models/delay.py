@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.models._units import check_size
+from ctrnn.steps import check_duration
 
 
 class UnitDelay(nn.Module):
@@ -26,14 +27,14 @@ class UnitDelay(nn.Module):
         tau: the delay, in the unit in which dt will be given.
 
     Raises:
+        TypeError: power is no integer, or tau is not one number.
         ValueError: power is negative or tau is not positive; or, when called, dt exceeds tau.
     """
 
     def __init__(self, power: int = 1, *, initial: float | Tensor = 0.0, tau: float = 1.0) -> None:
         super().__init__()
         check_size("power", power, 0)
-        if not tau > 0:
-            raise ValueError(f"tau must be positive, got {tau}.")
+        check_duration("tau", tau)
         self.power, self.tau = power, tau
         self.register_buffer("initial", torch.as_tensor(initial))
 

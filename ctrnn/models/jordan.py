@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Generator, Tensor
 
 from ctrnn import _tree as tree
-from ctrnn.models._units import Input, Units, Vector, check_size
+from ctrnn.models._units import Input, Units, Vector, check_number, check_size
 from ctrnn.models.activations import Activation, checked, identity, name_of, named
 from ctrnn.models.gated import _within
 
@@ -53,7 +53,7 @@ class Jordan(Units):
     W[to, from]. State: JordanState(h, s).
 
     Raises:
-        ValueError: mu or tau is none of these.
+        TypeError, ValueError: mu or tau is none of these.
     """
 
     W_state: Tensor
@@ -80,6 +80,7 @@ class Jordan(Units):
                 f"tau of a Jordan is one number, or JordanState(h=..., s=...) of numbers or of one per hidden unit "
                 f"({n}) and one per output ({n_out}), got {tau!r}."
             )
+        check_number("mu", mu)
         if not 0 <= mu < 1:
             raise ValueError(
                 f"mu = {mu}: a state unit's link to itself is at least 0 and below 1, or it never forgets."

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Int
 from torch import Generator, Tensor
 
-from ctrnn.models._units import Input, Units, Vector, check_size
+from ctrnn.models._units import Input, Units, Vector, check_number, check_size
 from ctrnn.models.activations import Activation, checked, name_of, named
 from ctrnn.models.gated import _within
 
@@ -88,11 +88,15 @@ class SecondOrder(Units):
             tau: as in the class.
 
         Raises:
-            ValueError: a state does not exist, or the strength is not positive.
+            TypeError: the accepting states are no sequence, or the strength is no number.
+            ValueError: transitions are no table, a state does not exist, or the strength is not positive.
         """
-        table = torch.as_tensor(transitions)
-        if table.ndim != 2 or table.numel() == 0 or table.is_floating_point():
-            raise ValueError(f"transitions must be integers (state, symbol), got the shape {tuple(table.shape)}.")
+        table = _table(transitions)
+        if not isinstance(accepting, Sequence):
+            raise TypeError(
+                f"accepting must be a sequence of states, got {accepting!r}: one state is ({accepting!r},)."
+            )
+        check_number("strength", strength)
         n, symbols = table.shape
         everyone = [*table.flatten().tolist(), *accepting]
         if min(everyone) < 0 or max(everyone) >= n:
@@ -123,3 +127,15 @@ class SecondOrder(Units):
     @classmethod
     def example(cls) -> Self:
         return cls(3, 2, 2, tau=torch.tensor([0.5, 1.0, 2.0]), generator=Generator().manual_seed(0))
+
+
+def _table(transitions: Any) -> Int[Tensor, "state symbol"]:
+    try:
+        table = torch.as_tensor(transitions)
+    except (TypeError, ValueError) as problem:
+        raise ValueError(f"transitions must be one next state for every state and symbol: {problem}.") from None
+    if table.ndim != 2 or table.numel() == 0 or table.is_floating_point() or table.dtype == torch.bool:
+        raise ValueError(
+            f"transitions must be integers (state, symbol), got {table.dtype} of the shape {tuple(table.shape)}."
+        )
+    return table
