@@ -104,7 +104,7 @@ class CfC(Units):
 
     Args:
         n: units.
-        n_in: inputs besides dT: us has n_in + 1 numbers.
+        n_in: inputs besides dT: us has n_in + 1 numbers. dT may be in any unit, and centred: no sign is refused.
         n_out: outputs W_out x + b_out; without them the readout is x.
         backbone: numbers in z.
         tau: one number or one per unit, in the unit in which dt will be given.
