@@ -86,7 +86,8 @@ class GridDAGRNN(nn.Module):
             dt: the step at every node, as for `sweep`; None is dt = tau.
 
         Raises:
-            ValueError: us is no grid of n_in inputs, or dt is not positive.
+            ValueError: us is no grid of n_in inputs.
+            TypeError, ValueError: as `sweep`.
         """
         if us.ndim < 3 or us.shape[-1] != self.n_in or 0 in us.shape[:2]:
             raise ValueError(f"us must be (row, column, *batch, {self.n_in}), got {tuple(us.shape)}.")
