@@ -3,7 +3,8 @@
 Claim: a recurrent multilayer perceptron that foresees a chaotic series learns in one pass, by the extended Kalman
 filter, what Adam does not reach in one pass; the filter that is decoupled by nodes neglects how the errors of different
 units go together, keeps a ninth of the numbers, and loses little. Without its recurrent weights the same network,
-filtered alike, does not see what the next sample depends on.
+filtered alike, does not see what the next sample depends on. Found: so it is with all five seeds; but ahead of ten
+passes of Adam, and of the filter by nodes, the global filter is with four of them.
 
 The series is Mackey & Glass's with a delay of 17, sampled every 6 units of time (a few samples span the delay) and
 squashed by tanh(y - 1); the network sees one sample and says the next. The filters learn after every sample, with
@@ -164,9 +165,7 @@ def linear_differences() -> tuple[float, float]:
 
 def claims(found: Found, samples: int) -> list[Claim]:
     """What the filter is on a linear model, then how well it learns."""
-    n, (rls, ridge) = len(found.errors[GLOBAL]), linear_differences()
-    mean = {name: f"{errors.mean():.3f}" for name, errors in found.errors.items()}
-    pairs = ((GLOBAL, ADAM), (NODES, ADAM), (GLOBAL, MORE), (GLOBAL, NODES), (NODES, STATIC))
+    rls, ridge = linear_differences()
     return [
         Claim.below("on a linear readout: difference from recursive least squares", rls, 1e-9, "an identity"),
         Claim.below("on a linear readout: difference from ridge regression", ridge, 1e-9, "an identity"),
@@ -176,18 +175,26 @@ def claims(found: Found, samples: int) -> list[Claim]:
             [(8 * 10 + 10) ** 2, 8 * 10**2 + 10**2],
             "8 units with 10 weights each, and one with 10",
         ),
-        *[
-            Claim.at_least(
-                f"{better} ({mean[better]}) errs less on held-out samples than {worse} ({mean[worse]}), "
-                f"k of {n} seeds, {samples:,} samples",
-                int((found.errors[better] < found.errors[worse]).sum()),
-                n // 2 + 1,
-                PAPER,
-                "statistical",
-            )
-            for better, worse in pairs
-        ],
+        *compared(found, samples),
     ]
+
+
+def compared(found: Found, samples: int) -> list[Claim]:
+    """Who errs less with every seed: with fewer than 5 of 5, chance does so in more than one case of twenty."""
+    n, mean = len(found.errors[GLOBAL]), {name: f"{errors.mean():.3f}" for name, errors in found.errors.items()}
+    listed = [
+        Claim.at_least(
+            f"{better} ({mean[better]}) errs less on held-out samples than {worse} ({mean[worse]}), "
+            f"k of {n} seeds, {samples:,} samples",
+            int((found.errors[better] < found.errors[worse]).sum()),
+            n,
+            PAPER,
+            "statistical",
+        )
+        for better, worse in ((GLOBAL, ADAM), (NODES, ADAM), (GLOBAL, MORE), (GLOBAL, NODES), (NODES, STATIC))
+    ]
+    planned, reason = f"at least {n // 2 + 1} seeds", "3 of 5 is what chance gives every second time"
+    return [replace(claim, planned=planned, reason=reason) for claim in listed]
 
 
 def figure(found: Found) -> Figure:
