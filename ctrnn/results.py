@@ -77,13 +77,13 @@ class Claim:
     def below(cls, text: str, measured: Any, limit: float, source: str, kind: Kind = "exact") -> Self:
         """The number is smaller than `limit`."""
         number = _plain(measured)
-        return cls(text, kind, number, f"below {limit:g}", None, source, bool(number < limit))
+        return cls(text, kind, number, f"below {limit:.10g}", None, source, bool(number < limit))
 
     @classmethod
     def at_least(cls, text: str, measured: Any, limit: float, source: str, kind: Kind = "exact") -> Self:
         """The number is `limit` or greater."""
         number = _plain(measured)
-        return cls(text, kind, number, f"at least {limit:g}", None, source, bool(number >= limit))
+        return cls(text, kind, number, f"at least {limit:.10g}", None, source, bool(number >= limit))
 
     @classmethod
     def equal(cls, text: str, measured: Any, expected: Any, source: str, kind: Kind = "exact") -> Self:

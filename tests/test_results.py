@@ -49,6 +49,12 @@ def test_a_claim_holds_when_its_number_says_so_and_never_for_nan(claim, holds):
     assert claim.holds is holds
 
 
+def test_a_limit_is_shown_as_it_is_compared():
+    assert Claim.below("x", 1.0, 1 + 1e-6, SOURCE).expected == "below 1.000001"
+    assert Claim.at_least("x", 1.0, 0.999999, SOURCE).expected == "at least 0.999999"
+    assert Claim.below("x", 1.0, 15, SOURCE).expected == "below 15"
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
