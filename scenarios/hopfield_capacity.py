@@ -36,6 +36,8 @@ from ctrnn.tasks import flip_units, random_patterns
 
 Network = Hopfield | ModernHopfield
 LOADS = (0.04, 0.06, 0.08, 0.10, 0.12, 0.13, 0.14, 0.15, 0.16, 0.18, 0.20, 0.24)
+TO_ONE = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)  # loads of all rules
+CUE, MENDED = 0.9, 0.97  # overlaps, of the cues at these loads and of what counts as recalled
 PROBED, SWEEPS = 30, 200  # patterns looked at in each network, and how often all its units switch at most
 GAIN = 10.0  # of graded units in the larger networks
 SYNC, ASYNC, FLOW, ONE, NEAREST = "all at once", "one by one", "graded, flow", "one step (static)", "nearest (static)"
@@ -69,6 +71,9 @@ class Found(NamedTuple):
     digits: dict[str, Tensor]  # row -> (digit, pixel)
     recalled: dict[str, float]  # rule -> fraction of ten digits recalled from noisy cues
     all_digits: tuple[float, float]  # of all images: by the modern network, by the nearest one
+    units: int  # of the networks that follow
+    rested: dict[str, Tensor]  # rule -> (start, load) overlap at rest, from a pattern and from a cue
+    stepped: Tensor  # (load,) overlap of the pseudo-inverse one step after a cue
 
 
 def run(
@@ -87,12 +92,12 @@ def run(
         seeds: networks of the largest size, with Hebb's weights, at every load.
         sizes: their units, where the load is varied; smaller networks are more, as many units in all. Powers of two
             make the fields exact, so that no rounding decides which way a unit without a field goes.
-        units: of the network on which the dynamics are compared.
+        units: of the networks on which rules and dynamics are compared.
     """
     if quick:
         sizes, units = (64, 128), 128
     draw = Generator().manual_seed(seed)
-    report = progress(len(sizes) + 4, "recalling")
+    report = progress(len(sizes) + 5, "recalling")
     with torch.no_grad():
         loaded = {}
         for k, n in enumerate(sizes):
@@ -104,10 +109,14 @@ def run(
         report(len(sizes) + 2)
         capacity = by_size((8,) if quick else (8, 16, 24, 32), draw)
         report(len(sizes) + 3)
-        pictures, recalled, all_digits = of_digits(draw)
-        found = Found(loaded, cues, cycling, basins, capacity, swings(), kinds(draw), pictures, recalled, all_digits)
-        result = Result(figure(found), claims(found, draw))
+        digits = of_digits(draw)
+        shares = kinds(draw)
         report(len(sizes) + 4)
+        networks = seeds * max(1, sizes[-1] // units)
+        rules = units, by_start(units, networks, draw), one_step_on(units, networks, draw)
+        found = Found(loaded, cues, cycling, basins, capacity, swings(), shares, *digits, *rules)
+        result = Result(figure(found), claims(found, draw))
+        report(len(sizes) + 5)
     return result
 
 
@@ -124,6 +133,19 @@ def iterated(load: float) -> float:
             return 0.0
         m, r = math.erf(y), 1 / (1 - C) ** 2
     return m
+
+
+def projected(load: float, m: float) -> float:
+    """The overlap that one step of the pseudo-inverse makes of a cue of overlap m, in a large network.
+
+    What is wrong with the cue, 1 - m or -1 - m a unit, keeps this share `load` of itself through the diagonal of W, and
+    normal noise comes from the other units.
+    """
+    spread = math.sqrt(2 * load * (1 - load) * (1 - m**2))
+    right, wrong = m + load * (1 - m), m - load * (1 + m)
+    if spread == 0:
+        return m
+    return (1 + m) / 2 * math.erf(right / spread) + (1 - m) / 2 * math.erf(wrong / spread)
 
 
 def base_of_growth(d: int, K: float, beta: float = 1.0, p: float = 0.001) -> float:
@@ -231,15 +253,20 @@ def at_rest(n: int, draw: Generator) -> dict[str, float]:
     }
 
 
+def projection(patterns: Tensor) -> Tensor:
+    """The pseudo-inverse in double precision; near load 1 the inverse has more error than a symmetric W may have."""
+    return pseudo_inverse(patterns.double()).to(patterns)
+
+
 def hollow(patterns: Tensor) -> Tensor:
     """The pseudo-inverse without self-connections."""
-    W = pseudo_inverse(patterns)
+    W = projection(patterns)
     return W - torch.diag(W.diagonal())
 
 
 STORED: dict[str, Callable[[Tensor], Network]] = {
     HEBB: lambda patterns: Hopfield.of(hebbian(patterns)),
-    PROJECTION: lambda patterns: Hopfield.of(pseudo_inverse(patterns)),
+    PROJECTION: lambda patterns: Hopfield.of(projection(patterns)),
     HOLLOW: lambda patterns: Hopfield.of(hollow(patterns)),
     MODERN: lambda patterns: ModernHopfield.of(patterns, beta=4.0),
 }
@@ -251,15 +278,48 @@ def recalled_by(rule: str, patterns: Tensor, cues: Tensor, draw: Generator) -> T
     return one_by_one(net, cues, draw) if isinstance(net, Hopfield) else at_once(net, cues)[-1].sign()
 
 
-BASIN_LOADS = (0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-MENDED = 0.97
+def whole_cue(n: int) -> float:
+    """The overlap of a cue that was to have 0.9: a whole number of its units is flipped."""
+    return 1 - 2 * round((1 - CUE) / 2 * n) / n
+
+
+def by_start(n: int, networks: int, draw: Generator) -> dict[str, Tensor]:
+    """For each rule the mean overlap at rest (start, load), started at stored patterns and at cues of overlap 0.9."""
+    found: dict[str, list[Tensor]] = {rule: [] for rule in (HEBB, PROJECTION, MODERN)}
+    for load in TO_ONE:
+        ends: dict[str, list[Tensor]] = {rule: [] for rule in found}
+        for _ in range(networks):
+            patterns = random_patterns(round(load * n), n, generator=draw)
+            probes = patterns[:PROBED]
+            starts = torch.cat([probes, flip_units(probes, (1 - CUE) / 2, generator=draw)])
+            for rule, overlaps in ends.items():
+                shown = recalled_by(rule, patterns, starts, draw)
+                overlaps.append(overlap(shown.unflatten(0, (2, -1)), probes).mean(-1))
+        for rule, overlaps in ends.items():
+            found[rule].append(torch.stack(overlaps).mean(0))
+    return {rule: torch.stack(means, -1) for rule, means in found.items()}
+
+
+def one_step_on(n: int, networks: int, draw: Generator) -> Tensor:
+    """The mean overlap (load,) that one step of the pseudo-inverse makes of cues of overlap 0.9."""
+    means = []
+    for load in TO_ONE:
+        ends = []
+        for _ in range(networks):
+            patterns = random_patterns(round(load * n), n, generator=draw)
+            net, cues = Hopfield.of(projection(patterns)), flip_units(patterns, (1 - CUE) / 2, generator=draw)
+            ends.append(overlap(net.activity(cues @ net.W_rec), patterns).mean())
+        means.append(torch.stack(ends).mean())
+    return torch.stack(means)
+
+
 FLIPS = [0.02 * k for k in range(25)]
 
 
 def by_rule(n: int, draw: Generator) -> dict[str, list[float]]:
     """The largest fraction of flipped units from which the mean overlap still comes to 0.97, at each load."""
     found: dict[str, list[float]] = {rule: [] for rule in RULES}
-    for load in BASIN_LOADS:
+    for load in TO_ONE:
         patterns = random_patterns(round(load * n), n, generator=draw)
         cues = [flip_units(patterns, flips, generator=draw) for flips in FLIPS]
         for rule, reach in found.items():
@@ -379,7 +439,8 @@ def of_digits(draw: Generator) -> tuple[dict[str, Tensor], dict[str, float], tup
 
 def claims(found: Found, draw: Generator) -> list[Claim]:
     """Theory and identities first; then what random patterns and digits did."""
-    return [*of_theory(), *of_dynamics(found, draw), *of_modern(draw), *of_load(found), *of_recall(found)]
+    exact = [*of_theory(), *of_dynamics(found, draw), *of_modern(draw), *of_projection(found)]
+    return [*exact, *of_load(found), *of_rules(found), *of_cues(found), *of_basins(found), *of_capacity(found)]
 
 
 def of_theory() -> list[Claim]:
@@ -531,6 +592,28 @@ def of_modern(draw: Generator) -> list[Claim]:
     ]
 
 
+def of_projection(found: Found) -> list[Claim]:
+    """At any load the pseudo-inverse keeps its patterns; at load 1 it keeps everything."""
+    cue = whole_cue(found.units)
+    pattern, cued = found.rested[PROJECTION]
+    return [
+        Claim.below(
+            f"pseudo-inverse, {found.units} units, started at a pattern, {len(TO_ONE)} loads to 1: "
+            "largest distance of the overlap at rest from 1",
+            (1 - pattern).abs().max(),
+            1e-5,
+            "Personnaz, Guyon & Dreyfus (1986): W xi = xi for as many independent patterns as units",
+        ),
+        Claim.near(
+            f"the same at load 1, started at cues of overlap {cue:.4g}: the overlap at rest",
+            cued[-1],
+            cue,
+            1e-5,
+            "W = 1: what is wrong with a cue stays",
+        ),
+    ]
+
+
 def half_load(loaded: Loaded) -> float:
     """The load at which half of the probes keep an overlap above 0.9."""
     kept = (loaded.overlap > 0.9).double().mean(-1).tolist()
@@ -582,15 +665,57 @@ def of_load(found: Found) -> list[Claim]:
     ]
 
 
-def of_recall(found: Found) -> list[Claim]:
-    """Cues, rules, capacities, digits."""
+def mended_to(found: Found, rule: str) -> float:
+    """The load up to which cues of overlap 0.9 are recalled, 0 if at none of those tried."""
+    mended = (found.rested[rule][1] >= MENDED).tolist()
+    first = mended.index(False) if False in mended else len(mended)
+    return TO_ONE[first - 1] if first else 0.0
+
+
+def of_rules(found: Found) -> list[Claim]:
+    """Overlap against load: Hebb, the pseudo-inverse and the modern network, beside what theory there is."""
+    reach = {rule: mended_to(found, rule) for rule in found.rested}
+    law = torch.tensor([projected(load, whole_cue(found.units)) for load in TO_ONE]).to(found.stepped)
+    hebb = max(abs(float(found.rested[HEBB][1, k]) - analysis.retrieval_overlap(TO_ONE[k])) for k in (0, 1))
+    return [
+        Claim.below(
+            f"Hebb, {found.units} units, cues of overlap {CUE:g} at loads .05, .1: largest difference from the theory",
+            hebb,
+            0.005,
+            f"{AGS}: a cue comes to the same state as the pattern",
+            "statistical",
+        ),
+        Claim.below(
+            f"pseudo-inverse, one step from cues of overlap {CUE:g}, {len(TO_ONE)} loads to 1: largest difference from "
+            "the law",
+            (found.stepped - law).abs().max(),
+            0.01,
+            "normal crosstalk of variance alpha (1 - alpha)(1 - m^2) beside the diagonal alpha (derived here)",
+            "statistical",
+        ),
+        Claim.at_least(
+            f"modern, from patterns and from cues of overlap {CUE:g}, {len(TO_ONE)} loads to 1: smallest mean overlap",
+            found.rested[MODERN].min(),
+            0.999,
+            f"{RAMSAUER}: fixed points at the patterns, exponentially many; nearest neighbour: 1",
+            "statistical",
+        ),
+        Claim.at_least(
+            f"load up to which cues of overlap {CUE:g} come to {MENDED:g}: "
+            + ", ".join(f"{rule} {load:g}" for rule, load in reach.items())
+            + "; pseudo-inverse over Hebb",
+            reach[PROJECTION] / reach[HEBB] if reach[HEBB] else math.inf,
+            2.0,
+            "Personnaz, Guyon & Dreyfus (1986): the projection takes the crosstalk of the patterns away",
+            "statistical",
+        ),
+    ]
+
+
+def of_cues(found: Found) -> list[Claim]:
+    """The dynamics, from cues of all overlaps and from random starts."""
     half = CUES.index(0.5)
     ends = {name: float(values[half]) for name, values in found.cues.items()}
-    loads = [k for k, load in enumerate(BASIN_LOADS) if load >= 0.3]
-    capacity = found.capacity[MODERN]
-    ratio = {d: count / by_nearest(d, d // 8) for d, count in capacity.items()}
-    modern, nearest = found.all_digits
-    reach = {rule: [found.basins[rule][k] for k in loads] for rule in RULES}
     return [
         Claim.at_least(
             f"cue of overlap 0.5 at load {CUE_LOAD}: what recurrence adds to the overlap of one step, {ends[ONE]:.3f}",
@@ -602,12 +727,7 @@ def of_recall(found: Found) -> list[Claim]:
         Claim.below(
             f"the three dynamics at cue overlaps 0.5 to 1: largest difference; {NEAREST} there at least "
             f"{float(found.cues[NEAREST][half:].min()):.3f}",
-            max(
-                float((found.cues[a][half:] - found.cues[b][half:]).abs().max())
-                for a in DYNAMICS
-                for b in (SYNC,)
-                if a in (ASYNC, FLOW)
-            ),
+            max(float((found.cues[name][half:] - found.cues[SYNC][half:]).abs().max()) for name in (ASYNC, FLOW)),
             0.05,
             "fixed points are shared; basins need not be",
             "statistical",
@@ -624,6 +744,14 @@ def of_recall(found: Found) -> list[Claim]:
             planned="the same after 400 tau of the flow: one start of 100 still crept",
             reason="coming to rest near a saddle has no time limit: now 2,000 tau",
         ),
+    ]
+
+
+def of_basins(found: Found) -> list[Claim]:
+    """The noise that the pseudo-inverse mends."""
+    loads = [k for k, load in enumerate(TO_ONE) if load >= 0.3]
+    reach = {rule: [found.basins[rule][k] for k in loads] for rule in RULES}
+    return [
         Claim.equal(
             "pseudo-inverse: the noise that is mended never grows with the load",
             bool(np.all(np.diff(found.basins[PROJECTION]) <= 0)),
@@ -642,6 +770,15 @@ def of_recall(found: Found) -> list[Claim]:
             planned="the same, all units at once, mended to 0.95: 3 of 8",
             reason="at once they alternate; 0.95 would count 2% of flipped units as mended, so now 0.97",
         ),
+    ]
+
+
+def of_capacity(found: Found) -> list[Claim]:
+    """How many patterns, and digits."""
+    capacity = found.capacity[MODERN]
+    ratio = {d: count / by_nearest(d, d // 8) for d, count in capacity.items()}
+    modern, nearest = found.all_digits
+    return [
         Claim.below(
             "modern capacity, an eighth of the units flipped, "
             + ", ".join(f"{count:,.0f} in {d} units" for d, count in capacity.items())
@@ -675,16 +812,35 @@ def of_recall(found: Found) -> list[Claim]:
 
 
 def figure(found: Found) -> Figure:
-    """Load, cues and rules above; the modern network and small steps in the middle; digits below."""
+    """Overlap against load above; errors, dynamics and noise; capacity, the modern network and small steps; digits."""
     with plots.style():
-        fig = Figure(figsize=(plots.DOUBLE, 7.6), layout="constrained")
-        grid = fig.add_gridspec(4, 6, height_ratios=(1, 1, 0.05, 1))
-        places = [fig.add_subplot(grid[row, 2 * k : 2 * k + 2]) for row in (0, 1) for k in range(3)]
-        for ax, draw in zip(places, (_load, _errors, _cue, _basin, _capacity, _kinds), strict=True):
+        fig = Figure(figsize=(plots.DOUBLE, 9.6), layout="constrained")
+        grid = fig.add_gridspec(5, 6, height_ratios=(1.1, 1, 1, 0.03, 1))
+        _rules(fig.add_subplot(grid[0, :4]), found)
+        _load(fig.add_subplot(grid[0, 4:]), found)
+        places = [fig.add_subplot(grid[row, 2 * k : 2 * k + 2]) for row in (1, 2) for k in range(3)]
+        for ax, draw in zip(places, (_errors, _cue, _basin, _capacity, _kinds, _swing), strict=True):
             draw(ax, found)
-        _swing(fig.add_subplot(grid[3, :2]), found)
-        _digits(fig.add_subplot(grid[3, 2:]), found)
+        _digits(fig.add_subplot(grid[4, :]), found)
     return fig
+
+
+def _rules(ax: Axes, found: Found) -> None:
+    for (rule, (pattern, cue)), marker, size in zip(found.rested.items(), "os^", (3, 5, 3), strict=True):
+        ax.plot(TO_ONE, pattern, marker=marker, ms=size, lw=0.8, color=RULES[rule], label=rule)
+        ax.plot(TO_ONE, cue, f"{marker}--", ms=size, mfc="white", lw=0.8, color=RULES[rule])
+    low, fine = np.linspace(0.03, CRITICAL - 1e-9, 200), np.linspace(0.03, 1, 200)
+    theory = [*map(analysis.retrieval_overlap, low), 0, 0]
+    ax.plot([*low, CRITICAL, 1], theory, color=STABLE, lw=1, label="Hebb: theory")
+    ax.plot([0.03, 1], [1, 1], color=STABLE, lw=1, ls="--", label="pseudo-inverse, modern: theory")
+    law = [projected(load, whole_cue(found.units)) for load in fine]
+    ax.plot(fine, law, color=QUIET, lw=1, ls=":", label="pseudo-inverse, one step: law")
+    ax.plot(TO_ONE, found.stepped, "D", ms=2.5, color=QUIET, label="pseudo-inverse, one step")
+    ax.set(xlabel="load $\\alpha$ (patterns per unit)", ylabel="overlap at rest", ylim=(-0.04, 1.06))
+    ax.set_title(
+        f"{found.units} units, started at a pattern (filled, solid) or at a cue of overlap {CUE:g} (open, dashed)"
+    )
+    ax.legend(loc="center right", ncols=2, bbox_to_anchor=(1, 0.6), handlelength=1.5, columnspacing=1)
 
 
 def _load(ax: Axes, found: Found) -> None:
@@ -695,7 +851,7 @@ def _load(ax: Axes, found: Found) -> None:
         [*fine, CRITICAL, 0.25], [*map(analysis.retrieval_overlap, fine), 0, 0], color=STABLE, lw=1.2, label="theory"
     )
     ax.set(xlabel="load $\\alpha$ (patterns per unit)", ylabel="overlap at rest", ylim=(-0.04, 1.04))
-    ax.set_title("Hebb: started at a pattern")
+    ax.set_title("Hebb from a pattern, by size")
     ax.legend(loc="lower left", handlelength=1.2)
 
 
@@ -728,11 +884,11 @@ def _cue(ax: Axes, found: Found) -> None:
 def _basin(ax: Axes, found: Found) -> None:
     for (rule, reach), marker in zip(found.basins.items(), "osD^", strict=True):
         name = rule.replace(", no", ",\nno")
-        ax.plot(BASIN_LOADS, reach, marker=marker, ms=3, color=RULES[rule], label=name)
+        ax.plot(TO_ONE, reach, marker=marker, ms=3, color=RULES[rule], label=name)
     ax.set(xlabel="load", ylabel="units that may be flipped", ylim=(-0.02, 0.75))
     ax.yaxis.set_major_formatter("{x:.0%}")
     ax.set_yticks([0, 0.1, 0.2, 0.3, 0.4, 0.5])
-    ax.set_title("noise that is mended (to $m \\geq$ 0.97)")
+    ax.set_title(f"noise mended (to $m \\geq$ {MENDED:g})")
     ax.legend(loc="upper right")
 
 
@@ -771,8 +927,8 @@ def _swing(ax: Axes, found: Found) -> None:
     begin = swing_begins(PAIR_GAIN)
     ax.axvline(begin, color=STABLE, lw=0.6, ls=":")
     ax.annotate(f"{begin:.3f}, theory", (begin, 0.5), (begin - 0.02, 0.5), ha="right", fontsize=6)
-    ax.set(xlabel="step $\\Delta t / \\tau$ (1: both switch at once)", ylabel="last step of 400, |$\\Delta x$|")
-    ax.set_title("two units that inhibit one another:\nrest at small steps, alternate at large ones")
+    ax.set(xlabel="step $\\Delta t / \\tau$ (1: both at once)", ylabel="last step of 400, |$\\Delta x$|")
+    ax.set_title("two units inhibit one another:\nthey rest at small steps only")
 
 
 def _digits(ax: Axes, found: Found) -> None:
