@@ -94,11 +94,7 @@ def _literal(default: ast.expr | None) -> object:
 
 
 def load(path: Path) -> Callable[..., Result]:
-    """Import a script and give its function `run`.
-
-    Raises:
-        MissingPackage: it needs one that is not installed; says how to install it.
-    """
+    """Import a script and give its function `run`."""
     # As `python scenarios/NAME.py` does: helpers beside the script can be imported, and so can the script.
     sys.path.insert(0, str(path.parent))
     spec = importlib.util.spec_from_file_location(path.stem, path)
@@ -106,13 +102,7 @@ def load(path: Path) -> Callable[..., Result]:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[path.stem] = module
-    try:
-        spec.loader.exec_module(module)
-    except ModuleNotFoundError as problem:
-        raise MissingPackage(
-            f"Scenario {path.stem} needs the package {problem.name}: pip install 'ctrnn-sim[scenarios]', from a "
-            "checkout pip install '.[scenarios]'."
-        ) from problem
+    spec.loader.exec_module(module)
     return module.run
 
 
@@ -157,7 +147,13 @@ def run(
     path = find(name)
     # A figure is written to a file and never shown: no display is needed. A user's own choice of backend stands.
     os.environ.setdefault("MPLBACKEND", "Agg")
-    return execute(load(path), flags)
+    try:
+        return execute(load(path), flags)
+    except ModuleNotFoundError as problem:
+        raise MissingPackage(
+            f"Scenario {path.stem} needs the package {problem.name}: pip install 'ctrnn-sim[scenarios]', from a "
+            "checkout pip install '.[scenarios]'."
+        ) from problem
 
 
 @app.command

@@ -132,8 +132,10 @@ def test_a_scenario_whose_claims_hold_writes_its_files_here_and_exits_with_0(che
     assert "one is one" in capsys.readouterr().out
 
 
-def test_a_package_that_is_not_installed_is_named_with_what_to_do(checkout, capsys):
-    (checkout / "scenarios" / "needs.py").write_text('"""A stub that needs more."""\n\nimport no_such_package\n')
+@pytest.mark.parametrize("indent", ["", "def run(*, quick: bool = False, seed: int = 0):\n    "])
+def test_a_package_that_is_not_installed_is_named_with_what_to_do(checkout, capsys, indent):
+    stub = f'"""A stub that needs more."""\n\n{indent}import no_such_package\n'
+    (checkout / "scenarios" / "needs.py").write_text(stub)
     assert cli.main(["run", "needs"]) == 2
     said = capsys.readouterr().err
     assert "no_such_package" in said

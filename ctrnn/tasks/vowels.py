@@ -29,7 +29,9 @@ def utterances(split: str) -> tuple[tuple[Float64[Tensor, "frame channel"], ...]
     try:
         package = resources.files("aeon")
     except ImportError as error:
-        raise ImportError("JapaneseVowels reads a file of aeon: pip install 'ctrnn-sim[scenarios]'.") from error
+        raise ModuleNotFoundError(
+            "JapaneseVowels reads a file of aeon: pip install 'ctrnn-sim[scenarios]'.", name="aeon"
+        ) from error
     file = package / "datasets" / "data" / "JapaneseVowels" / f"JapaneseVowels_{split.upper()}.ts"
     spoken, speakers = [], []
     for line in file.read_text(encoding="utf-8").partition("@data\n")[2].splitlines():
