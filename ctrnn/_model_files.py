@@ -6,7 +6,7 @@ found among those already imported; nothing is ever imported because a file says
 
 import os
 from collections.abc import Iterator
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,6 +16,46 @@ from ctrnn._files import FileFormatError, read_tensors, write_tensors
 from ctrnn.init import Constraint
 
 T = TypeVar("T")
+
+
+class Saved(nn.Module):
+    """A module that a file can hold: `config` and `from_config` are inverse to one another, but for the weights."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The constructor's arguments as JSON can hold them; with the weights they are what `save` writes."""
+        raise NotImplementedError(
+            f"{class_name(self)} defines no config, its constructor's arguments as JSON: save its state_dict() instead."
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A module with fresh weights: the inverse of `config`, to be overridden where an argument is no JSON value."""
+        return cls(**config)
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Write class, configuration, constraints and weights to a safetensors file, whole or not at all.
+
+        Raises:
+            NotImplementedError: the class defines no `config`.
+            ValueError: the configuration holds something without a name, such as an activation of the user's own.
+            TypeError: a parametrisation is not a `ctrnn.init.Constraint`.
+            OSError: the file could not be written.
+        """
+        save(self, path)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """Read what `save` wrote, on the CPU, bit for bit.
+
+        The class in the file must be this one or an imported subclass.
+
+        Raises:
+            ctrnn._files.FileFormatError: the file is truncated, foreign or hostile, or holds another class. Nothing
+                in it is ever executed.
+            OSError: there is no such file, or it cannot be read.
+        """
+        return load(cls, path)
 
 
 def class_name(model: nn.Module) -> str:
@@ -138,12 +178,9 @@ def _learned_tau(model: nn.Module) -> list[str]:
 def _restore_learned_tau(model: nn.Module, learned: list[str]) -> None:
     """Learn what the constructor did not: the time constants of a model on which `learn_tau` was called."""
     already = _learned_tau(model)
-    for path in [name for name in learned if name not in already]:
-        prefix, _, name = path.rpartition(".")
-        module = model.get_submodule(prefix)
-        ratio = module.get_buffer(name)
-        del module._buffers[name]
-        module.register_parameter(name, nn.Parameter(torch.zeros_like(ratio)))
+    for prefix in dict.fromkeys(name.rpartition(".")[0] for name in learned if name not in already):
+        owner: Any = model.get_submodule(prefix)
+        owner.learn_tau()
 
 
 def _restore_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:

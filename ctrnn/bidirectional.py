@@ -1,6 +1,5 @@
 """Two networks that read a sequence from its two ends."""
 
-import os
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -29,7 +28,7 @@ class BidirectionalState(NamedTuple):
     backward: Any
 
 
-class Bidirectional(nn.Module, TorchTwin):
+class Bidirectional(files.Saved, TorchTwin):
     """y(t) = (y_f(t), y_b(t)): y_f has read the sequence up to t, y_b from its end back to t (Schuster & Paliwal 1997).
 
     It knows the future, so it is no `Model`: it takes whole sequences, and deep ones chain,
@@ -119,15 +118,6 @@ class Bidirectional(nn.Module, TorchTwin):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A pair with fresh weights: the inverse of `config`."""
         return cls(files.build(Model, config["forward"]), files.build(Model, config["backward"]))
-
-    def save(self, path: str | os.PathLike) -> None:
-        """As `Model.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """As `Model.load`."""
-        return files.load(cls, path)
 
     @classmethod
     def example(cls) -> Self:

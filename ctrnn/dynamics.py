@@ -1,7 +1,6 @@
 """The two classes that anyone subclasses: a vector field, and a relaxation towards a target."""
 
 import math
-import os
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -29,7 +28,7 @@ class TorchTwin:
         raise NotImplementedError(f"{type(self).__name__} must define to_torch().")
 
 
-class Model(nn.Module):
+class Model(files.Saved):
     """dx/dt = model(t, x, u): any vector field driven by u.
 
     Parameters and buffers carry no batch axis; a state has any leading batch axes; `t` is 0-d, or (*batch, 1) where
@@ -54,43 +53,6 @@ class Model(nn.Module):
     def example(cls) -> Self:
         """The smallest instance worth testing; the laws in the tests act on it."""
         raise NotImplementedError(f"{cls.__name__} must define example(), the smallest instance worth testing.")
-
-    @property
-    def config(self) -> dict[str, Any]:
-        """The constructor's arguments as JSON can hold them; with the weights they are what `save` writes."""
-        raise NotImplementedError(
-            f"{files.class_name(self)} defines no config, its constructor's arguments as JSON: "
-            "save its state_dict() instead."
-        )
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """A model with fresh weights: the inverse of `config`, to be overridden where an argument is no JSON value."""
-        return cls(**config)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """Write class, configuration, constraints and weights to a safetensors file, whole or not at all.
-
-        Raises:
-            NotImplementedError: the class defines no `config`.
-            ValueError: the configuration holds something without a name, such as an activation of the user's own.
-            TypeError: a parametrisation is not a `ctrnn.init.Constraint`.
-            OSError: the file could not be written.
-        """
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """Read what `save` wrote, on the CPU, bit for bit.
-
-        The class in the file must be this one or an imported subclass.
-
-        Raises:
-            ctrnn._files.FileFormatError: the file is truncated, foreign or hostile, or holds another class. Nothing
-                in it is ever executed.
-            OSError: there is no such file, or it cannot be read.
-        """
-        return files.load(cls, path)
 
     @classmethod
     def from_torch(cls, module: nn.Module) -> Any:

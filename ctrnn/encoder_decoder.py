@@ -1,7 +1,6 @@
 """Two networks, of which one reads a sequence to its end and the other then says another."""
 
 import math
-import os
 from dataclasses import replace
 from typing import Any, NamedTuple, Self
 
@@ -34,7 +33,7 @@ class Told(NamedTuple):
     context: Float[Tensor, "*batch context"]
 
 
-class EncoderDecoder(nn.Module):
+class EncoderDecoder(files.Saved):
     """y_k = D(w_k, x_{k-1}),   x_0 = E(u_1 ... u_L): the decoder starts where the encoder ended.
 
     Sutskever, Vinyals & Le (2014), NeurIPS, arXiv:1409.3215: D goes on from E's last state, whole, and w_k is the word
@@ -201,17 +200,8 @@ class EncoderDecoder(nn.Module):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A pair with fresh weights: the inverse of `config`."""
         rest = {name: value for name, value in config.items() if name not in ("encoder", "decoder")}
-        base: type[Any] = Bidirectional if config["encoder"]["class"] == Bidirectional.__name__ else Model
-        return cls(files.build(base, config["encoder"]), files.build(Model, config["decoder"]), **rest)
-
-    def save(self, path: str | os.PathLike) -> None:
-        """As `Model.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """As `Model.load`."""
-        return files.load(cls, path)
+        encoder: Any = files.build(files.Saved, config["encoder"])  # a Model or a Bidirectional, as the class checks
+        return cls(encoder, files.build(Model, config["decoder"]), **rest)
 
     @classmethod
     def example(cls) -> Self:

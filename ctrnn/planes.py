@@ -1,7 +1,6 @@
 """Four networks that read a grid from its four corners."""
 
 import math
-import os
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple, Self
@@ -36,7 +35,7 @@ class OverGrid(NamedTuple):
     ys: Float[Tensor, "row column *batch output"]
 
 
-class GridDAGRNN(nn.Module):
+class GridDAGRNN(files.Saved):
     """O_ij = W_out (I_ij, H^1_ij, H^2_ij, H^3_ij, H^4_ij) + b_out,   H^k_ij = N_k(I_ij, H^k_above, H^k_before).
 
     The two-dimensional DAG-RNN of Baldi & Pollastri (2003), JMLR 4:575-602: four hidden planes sweep a grid from its
@@ -113,15 +112,6 @@ class GridDAGRNN(nn.Module):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A network with fresh weights: the inverse of `config`, each plane with weights of its own."""
         return cls([files.build(Relaxation, plane) for plane in config["planes"]], config["n_out"])
-
-    def save(self, path: str | os.PathLike) -> None:
-        """As `Model.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """As `Model.load`."""
-        return files.load(cls, path)
 
     @classmethod
     def example(cls) -> Self:

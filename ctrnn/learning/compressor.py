@@ -1,6 +1,5 @@
 """The neural history compressor: each level passes up what it did not foresee, and the time at which it came."""
 
-import os
 from collections.abc import Generator, Sequence
 from typing import Any, NamedTuple, Self
 
@@ -35,7 +34,7 @@ class Code(NamedTuple):
         return torch.cat([self.surprises, gaps[:, None]], -1)
 
 
-class Predictor(nn.Module):
+class Predictor(files.Saved):
     """Foreseen event k: argmax of softmax(y_k) in every field, with y_k the outputs after events 0 ... k - 1.
 
     An event is a row of integers, one per field; level 0 of a compressor has symbols only, and each level above one
@@ -170,15 +169,6 @@ class Predictor(nn.Module):
         """A predictor with fresh weights: the inverse of `config`."""
         return cls(**config | {"model": files.build(Model, config["model"])})
 
-    def save(self, path: str | os.PathLike) -> None:
-        """As `Model.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """As `Model.load`."""
-        return files.load(cls, path)
-
     def _check_events(self, events: Tensor, axes: int) -> None:
         if not isinstance(events, Tensor) or events.dtype != torch.int64:
             got = getattr(events, "dtype", type(events).__name__)
@@ -197,7 +187,7 @@ class Predictor(nn.Module):
             x, k = step(torch.tensor(k * self.dt), self.dt, x, self.encode(event)), k + 1
 
 
-class HistoryCompressor(nn.Module):
+class HistoryCompressor(files.Saved):
     """The surprises of level l, with their times, are the stream of level l + 1.
 
     Schmidhuber (1992), Neural Computation 4:234-242. Nothing is lost, whatever the predictors have learned: a poor one
@@ -256,15 +246,6 @@ class HistoryCompressor(nn.Module):
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A compressor with fresh weights: the inverse of `config`."""
         return cls([files.build(Predictor, level) for level in config["levels"]])
-
-    def save(self, path: str | os.PathLike) -> None:
-        """As `Model.save`."""
-        files.save(self, path)
-
-    @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
-        """As `Model.load`."""
-        return files.load(cls, path)
 
 
 @torch.no_grad()

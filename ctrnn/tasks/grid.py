@@ -5,6 +5,7 @@ drive then delivers their area exactly at every dt, even when an event falls ins
 """
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float64, Int
@@ -54,6 +55,23 @@ def staircase(
     row = index[..., None].expand(-1, -1, values.shape[2])
     area = before.gather(0, row) + (place - index)[..., None] * values.gather(0, row)
     return area.diff(dim=0) * (width / dt)
+
+
+class Stream(NamedTuple):
+    """Strings of symbols as they pass in time."""
+
+    us: Float64[Tensor, "steps batch symbol"]
+    string: Float64[Tensor, "2 batch"]  # when each begins and ends
+    lengths: Int[Tensor, " batch"]  # samples of each
+
+
+def stream(symbols: Int[Tensor, "place batch"], n_symbols: int, width: float, dt: float) -> Stream:
+    """One-hot symbols, each for a time of `width`; -1 behind the end of a string."""
+    count = (symbols >= 0).sum(0)
+    string = torch.stack([torch.zeros_like(count), count]).double() * width
+    lengths = samples(string[1], dt)
+    page = torch.eye(n_symbols, dtype=torch.float64)[symbols.clamp(min=0)]
+    return Stream(staircase(page, width, string, dt, int(lengths.max())), string, lengths)
 
 
 def check_dt(dt: float, shortest: float, what: str) -> None:

@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from .draws import dtype_or_default, integers, require, source
-from .grid import check_dt, samples, staircase
+from .grid import check_dt, stream
 from .trials import HasOutputs, Outputs, Trials, outputs, scored
 
 
@@ -113,14 +113,13 @@ class NextSymbol:
     def of(self, words: Words, dt: float) -> Trials:
         """The trials in which these words are read. Raises ValueError for dt longer than a symbol."""
         check_dt(dt, self.symbol_time, "a symbol")
-        string = torch.stack([torch.zeros(len(words.lengths)), words.lengths]).double() * self.symbol_time
-        lengths = samples(string[1], dt)
-        steps = int(lengths.max())
-        k = torch.arange(steps)
-        page = torch.eye(self.n_in, dtype=torch.float64)[words.symbols.clamp(min=0)]
-        heard = ((k + 0.5) * dt / self.symbol_time).long().clamp(max=len(page) - 1)  # the symbol of each sample
+        us, string, lengths = stream(words.symbols, self.n_in, self.symbol_time, dt)
+        k = torch.arange(len(us))
+        heard = (
+            ((k + 0.5) * dt / self.symbol_time).long().clamp(max=len(words.symbols) - 1)
+        )  # the symbol of each sample
         return Trials(
-            us=staircase(page, self.symbol_time, string, dt, steps),
+            us=us,
             targets=words.legal[heard].double(),
             mask=k[:, None] < lengths,
             lengths=lengths,

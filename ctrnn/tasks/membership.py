@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .automata import TOMITA, Automaton
 from .draws import dtype_or_default, integers, require, source, uniform
-from .grid import check_dt, samples, staircase
+from .grid import check_dt, stream
 from .trials import HasOutputs, Outputs, Trials, outputs, scored
 
 
@@ -68,14 +68,11 @@ class Membership:
         lengths = possible[integers(0, len(possible) - 1, (batch,), generator)]
         accepted = torch.arange(batch) % 2 == 0
         symbols = self._strings(lengths, accepted, generator)
-        string = torch.stack([torch.zeros(batch), lengths]).double() * self.symbol_time
-        n_samples = samples(string[1], dt)
-        steps = int(n_samples.max())
-        page = torch.eye(self.n_in, dtype=torch.float64)[symbols.clamp(min=0)]
+        us, string, n_samples = stream(symbols, self.n_in, self.symbol_time, dt)
         return Trials(
-            us=staircase(page, self.symbol_time, string, dt, steps),
-            targets=accepted.double()[:, None].expand(steps, -1, 1),
-            mask=torch.arange(steps)[:, None] == n_samples - 1,
+            us=us,
+            targets=accepted.double()[:, None].expand(len(us), -1, 1),
+            mask=torch.arange(len(us))[:, None] == n_samples - 1,
             lengths=n_samples,
             periods={"string": string},
             condition={"symbols": symbols.T, "accepted": accepted},
