@@ -40,12 +40,14 @@ from .errors import NonFiniteState as NonFiniteState
 from .errors import StepSizeUnderflow as StepSizeUnderflow
 from .models import BAM as BAM
 from .models import CTRNN as CTRNN
+from .models import DNC as DNC
 from .models import GRU as GRU
 from .models import LSTM as LSTM
 from .models import LSTM1997 as LSTM1997
 from .models import LSTM2000 as LSTM2000
 from .models import LTC as LTC
 from .models import MTRNN as MTRNN
+from .models import NTM as NTM
 from .models import AdaptiveBAM as AdaptiveBAM
 from .models import AdaptiveBAMState as AdaptiveBAMState
 from .models import Attentive as Attentive
@@ -55,6 +57,7 @@ from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
 from .models import CfC as CfC
 from .models import ChildSumTreeLSTM as ChildSumTreeLSTM
+from .models import DNCState as DNCState
 from .models import EchoState as EchoState
 from .models import Elman as Elman
 from .models import FitzHughNagumo as FitzHughNagumo
@@ -68,6 +71,7 @@ from .models import Lorenz as Lorenz
 from .models import LSTMState as LSTMState
 from .models import ModernHopfield as ModernHopfield
 from .models import NaryTreeLSTM as NaryTreeLSTM
+from .models import NTMState as NTMState
 from .models import PaperGRU as PaperGRU
 from .models import PeepholeLSTM as PeepholeLSTM
 from .models import RateRNN as RateRNN
@@ -76,6 +80,7 @@ from .models import Recursive as Recursive
 from .models import Robertson as Robertson
 from .models import Rossler as Rossler
 from .models import SecondOrder as SecondOrder
+from .models import SkipStack as SkipStack
 from .models import Stack as Stack
 from .models import StackState as StackState
 from .models import UnitDelay as UnitDelay

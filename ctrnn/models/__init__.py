@@ -24,6 +24,12 @@ from ctrnn.models.jordan import Jordan as Jordan
 from ctrnn.models.jordan import JordanState as JordanState
 from ctrnn.models.liquid import LTC as LTC
 from ctrnn.models.liquid import CfC as CfC
+from ctrnn.models.memory.controllers import SkipStack as SkipStack
+from ctrnn.models.memory.controllers import feed_forward as feed_forward
+from ctrnn.models.memory.dnc import DNC as DNC
+from ctrnn.models.memory.dnc import DNCState as DNCState
+from ctrnn.models.memory.ntm import NTM as NTM
+from ctrnn.models.memory.ntm import NTMState as NTMState
 from ctrnn.models.memory_blocks import LSTM1997 as LSTM1997
 from ctrnn.models.memory_blocks import LSTM2000 as LSTM2000
 from ctrnn.models.memory_blocks import BlockState as BlockState

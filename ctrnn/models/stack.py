@@ -51,6 +51,13 @@ class Stack(Relaxation, TorchTwin):
                 raise TypeError(
                     f"a Stack is made of Relaxations, got a {type(layer).__name__}: wrap(cell) makes one of any cell."
                 )
+        self._check_widths(layers)
+        self.layers = nn.ModuleList(layers)
+        self.n_in = layers[0].n_in
+        self._like = [tree.map(lambda _: 0, layer.initial_state()) for layer in layers]
+
+    def _check_widths(self, layers: Sequence[Relaxation]) -> None:
+        """Raise unless each layer takes what it will be fed with."""
         for below, above in pairwise(layers):
             width = below.readout(below.initial_state()).shape[-1]
             if above.n_in != width:
@@ -58,9 +65,6 @@ class Stack(Relaxation, TorchTwin):
                     f"a {type(above).__name__} with n_in={above.n_in} cannot read a {type(below).__name__} "
                     f"with {width} outputs: give it n_in={width}."
                 )
-        self.layers = nn.ModuleList(layers)
-        self.n_in = layers[0].n_in
-        self._like = [tree.map(lambda _: 0, layer.initial_state()) for layer in layers]
 
     def target(self, t: Tensor, x: StackState, u: Input, alpha: Any = 0) -> StackState:  # type: ignore[override]
         """Each layer's F, the upper ones fed with the lower ones after the step."""

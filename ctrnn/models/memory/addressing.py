@@ -1,0 +1,94 @@
+"""Where a head looks: weightings over the slots of a memory, and what it does there."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+Memory = Float[Tensor, "*batch slot word"]
+Weights = Float[Tensor, "*batch head slot"]
+PerHead = Float[Tensor, "*batch head"]
+Words = Float[Tensor, "*batch head word"]
+
+# Added to every squared length, as in deepmind/dnc: the cosine with an empty slot is 0, and its gradient finite.
+EMPTY = 1e-6
+
+
+def by_content(memory: Memory, keys: Words, strengths: PerHead, masks: Words | None = None) -> Weights:
+    """softmax_i(strength cos(key, M_i)), where |x| = sqrt(x x + 1e-6).
+
+    Graves, Wayne & Danihelka (2014), arXiv:1410.5401, eqs. 5 and 6; Graves et al. (2016), Nature 538:471-476.
+
+    Args:
+        memory: the slots M_i.
+        keys: what each head looks for.
+        strengths: how much nearer slots are preferred, at least 0.
+        masks: which components count, from 0 to 1: cos(mask key, mask M_i) (Csordas & Schmidhuber 2019, ICLR,
+            arXiv:1904.10278, eq. 5).
+    """
+    if masks is None:
+        overlaps, sizes = keys, (memory.square().sum(-1) + EMPTY).rsqrt().unsqueeze(-2)
+    else:
+        counted = masks.square()
+        keys, overlaps = keys * masks, keys * counted
+        sizes = (counted @ memory.square().mT + EMPTY).rsqrt()
+    scale = strengths * (keys.square().sum(-1) + EMPTY).rsqrt()
+    return torch.softmax((overlaps * scale.unsqueeze(-1)) @ memory.mT * sizes, -1)
+
+
+def shifted(weights: Weights, shifts: Float[Tensor, "*batch head shift"]) -> Weights:
+    """w_i <- sum_k s_k w_(i-k), k = -K ... K, on a ring of slots (Graves et al. 2014, eq. 8).
+
+    The last s moves a head to the slots of higher number, the first to those of lower number.
+    """
+    reach = shifts.shape[-1] // 2
+    parts = shifts.unsqueeze(-1).unbind(-2)
+    moved = parts[reach] * weights
+    for far in range(1, reach + 1):
+        moved = torch.addcmul(moved, parts[reach + far], weights.roll(far, -1))
+        moved = torch.addcmul(moved, parts[reach - far], weights.roll(-far, -1))
+    return moved
+
+
+def sharpened(weights: Weights, exponents: PerHead) -> Weights:
+    """w_i^gamma / sum_j w_j^gamma (Graves et al. 2014, eq. 9), as softmax(gamma log w), which cannot underflow.
+
+    Weights that are not positive count as the smallest positive number.
+    """
+    log = weights.clamp_min(torch.finfo(weights.dtype).tiny).log()
+    return torch.softmax(exponents.unsqueeze(-1) * log, -1)
+
+
+def written(memory: Memory, weights: Weights, erase: Words, add: Words) -> Memory:
+    """M_i prod_h (1 - w_hi e_h) + sum_h w_hi a_h: all heads erase, then all add (Graves et al. 2014, eqs. 3 and 4)."""
+    if weights.shape[-2] == 1:
+        return torch.addcmul(memory, weights.mT, add - erase * memory)
+    kept = remaining(weights.unsqueeze(-1) * erase.unsqueeze(-2), -3)
+    return torch.addcmul(weights.mT @ add, kept, memory)
+
+
+def remaining(taken: Tensor, axis: int) -> Tensor:
+    """prod (1 - taken) over a short axis, factor by factor: `torch.prod` divides by its factors to differentiate."""
+    first, *others = (1 - taken).unbind(axis)
+    for factor in others:
+        first = first * factor
+    return first
+
+
+def allocated(usage: Float[Tensor, "*batch slot"]) -> Float[Tensor, "*batch slot"]:
+    """a_i = (1 - u_i) prod_(j before i) u_j, the least used slot first (Graves et al. 2016, eq. 1 of their Methods).
+
+    Of slots that are used equally the one with the lower number comes first: on an empty memory that is what tells
+    them apart. The weights add up to 1 - prod_i u_i. As in the paper, the order is taken as given by the gradient.
+    """
+    ascending, order = torch.sort(usage, dim=-1, stable=True)
+    before = torch.cumprod(torch.nn.functional.pad(ascending[..., :-1], (1, 0), value=1.0), -1)
+    return torch.zeros_like(usage).scatter(-1, order, (1 - ascending) * before)
+
+
+def softly_allocated(usage: Float[Tensor, "*batch slot"], strength: float) -> Float[Tensor, "*batch slot"]:
+    """softmax_i(strength (1 - u_i)): smooth in the usage, and always adding up to 1.
+
+    Ben-Ari & Bekker (2017), ICML workshop on machine learning in speech and language processing; they used a strength
+    of softplus(2) = 2.13. On a memory whose slots are used equally all get the same.
+    """
+    return torch.softmax(-strength * usage, -1)
