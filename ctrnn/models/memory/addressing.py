@@ -1,6 +1,7 @@
 """Where a head looks: weightings over the slots of a memory, and what it does there."""
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -25,14 +26,24 @@ def by_content(memory: Memory, keys: Words, strengths: PerHead, masks: Words | N
         masks: which components count, from 0 to 1: cos(mask key, mask M_i) (Csordas & Schmidhuber 2019, ICLR,
             arXiv:1904.10278, eq. 5).
     """
+    return nearest(memory, aimed(keys, strengths, masks), masks)
+
+
+def aimed(keys: Words, strengths: PerHead, masks: Words | None = None) -> Words:
+    """strength key / |key|: what `by_content` needs to know of a key, whatever the memory."""
+    if masks is not None:
+        keys = keys * masks
+    aim = keys * (strengths * (keys.square().sum(-1) + EMPTY).rsqrt()).unsqueeze(-1)
+    return aim if masks is None else aim * masks
+
+
+def nearest(memory: Memory, aim: Words, masks: Words | None = None) -> Weights:
+    """The weights of `by_content` for keys that are `aimed`."""
     if masks is None:
-        overlaps, sizes = keys, (memory.square().sum(-1) + EMPTY).rsqrt().unsqueeze(-2)
+        sizes = (memory.square().sum(-1) + EMPTY).rsqrt().unsqueeze(-2)
     else:
-        counted = masks.square()
-        keys, overlaps = keys * masks, keys * counted
-        sizes = (counted @ memory.square().mT + EMPTY).rsqrt()
-    scale = strengths * (keys.square().sum(-1) + EMPTY).rsqrt()
-    return torch.softmax((overlaps * scale.unsqueeze(-1)) @ memory.mT * sizes, -1)
+        sizes = (masks.square() @ memory.square().mT + EMPTY).rsqrt()
+    return torch.softmax(aim @ memory.mT * sizes, -1)
 
 
 def shifted(weights: Weights, shifts: Float[Tensor, "*batch head shift"]) -> Weights:
@@ -81,8 +92,12 @@ def allocated(usage: Float[Tensor, "*batch slot"]) -> Float[Tensor, "*batch slot
     them apart. The weights add up to 1 - prod_i u_i. As in the paper, the order is taken as given by the gradient.
     """
     ascending, order = torch.sort(usage, dim=-1, stable=True)
-    before = torch.cumprod(torch.nn.functional.pad(ascending[..., :-1], (1, 0), value=1.0), -1)
-    return torch.zeros_like(usage).scatter(-1, order, (1 - ascending) * before)
+    # The least usage stands apart: only where it is 0 do logarithms fail, and then all but the first two slots get 0.
+    least, others = ascending[..., :1], ascending[..., 1:]
+    logs = others[..., :-1].clamp_min(torch.finfo(usage.dtype).tiny).log()
+    before = torch.exp(F.pad(logs.cumsum(-1), (1, 0))) if others.shape[-1] else others
+    free = torch.cat([1 - least, (1 - others) * before * least], -1)
+    return torch.zeros_like(usage).scatter(-1, order, free)
 
 
 def softly_allocated(usage: Float[Tensor, "*batch slot"], strength: float) -> Float[Tensor, "*batch slot"]:

@@ -17,8 +17,9 @@ from ctrnn.models.memory.addressing import (
     PerHead,
     Weights,
     Words,
+    aimed,
     allocated,
-    by_content,
+    nearest,
     remaining,
     softly_allocated,
     written,
@@ -44,7 +45,7 @@ class DNCState(NamedTuple):
 
 
 class Interface(NamedTuple):
-    """What the controller says to its heads. Keys, strengths and masks: the write heads' first."""
+    """What the controller says to its heads. Keys and masks: the write heads' first."""
 
     keys: Words
     strengths: PerHead
@@ -163,7 +164,8 @@ class DNC(Controlled):
         heads = self.interface(said)
         kept = remaining(heads.free.unsqueeze(-1) * x.read_weights, -2)
         usage = (1 - (1 - x.usage) * remaining(x.write_weights, -2)) * kept
-        write = self._write_weights(x, left(x.usage, usage, rates.usage), heads)
+        aims = aimed(heads.keys, heads.strengths, heads.masks)
+        write = self._write_weights(x.memory, left(x.usage, usage, rates.usage), heads, aims)
         writing = left(x.write_weights, write, rates.write_weights)
         held = x.memory * kept.unsqueeze(-1) if self.deallocating else x.memory
         memory = written(held, writing, heads.erase, heads.add)
@@ -174,7 +176,7 @@ class DNC(Controlled):
             precedence = linkage.preceding(x.precedence, writing)
         found = left(x.memory, memory, rates.memory)
         order = left(x.link, link, rates.link)
-        read = self._read_weights(x.read_weights, found, order, heads)
+        read = self._read_weights(x.read_weights, found, order, heads, aims)
         return DNCState(controller, memory, usage, write, read, link, precedence)
 
     def interface(self, said: Vector) -> Interface:
@@ -197,21 +199,21 @@ class DNC(Controlled):
             peaks.unflatten(-1, (self.reads, 2 * self.writes)) if self.peaked else None,
         )
 
-    def _write_weights(self, x: DNCState, usage: Tensor, heads: Interface) -> Weights:
+    def _write_weights(self, memory: Memory, usage: Tensor, heads: Interface, aims: Words) -> Weights:
         """g_w (g_a a + (1 - g_a) c)."""
-        content = self._by_content(x.memory, heads, slice(self.writes))
-        taking = (heads.allocate * heads.write).unsqueeze(-1)
+        content = nearest(memory, *_of(slice(self.writes), aims, heads.masks))
         slots: list[Tensor] = []
         for head in range(self.writes):
             if head:
-                usage = torch.lerp(usage, torch.ones_like(usage), taking[..., head - 1, :] * slots[-1])
+                taken = (heads.allocate * heads.write)[..., head - 1 : head] * slots[-1]
+                usage = usage + taken * (1 - usage)
             free = allocated(usage) if self.allocation is None else softly_allocated(usage, self.allocation)
             slots.append(free)
         return heads.write.unsqueeze(-1) * torch.lerp(content, torch.stack(slots, -2), heads.allocate.unsqueeze(-1))
 
-    def _read_weights(self, weights: Weights, memory: Memory, link: Any, heads: Interface) -> Weights:
+    def _read_weights(self, weights: Weights, memory: Memory, link: Any, heads: Interface, aims: Words) -> Weights:
         """pi_b L^T w + pi_c c + pi_f L w."""
-        content = self._by_content(memory, heads, slice(self.writes, None))
+        content = nearest(memory, *_of(slice(self.writes, None), aims, heads.masks))
         if not self.links:
             return content
         back, forth = linkage.retraced(link, weights), linkage.followed(link, weights)
@@ -220,10 +222,6 @@ class DNC(Controlled):
             back, forth = (linkage.peaked(*pair) for pair in zip((back, forth), peaks, strict=True))
         ways = torch.cat([back, content.unsqueeze(-2), forth], -2)
         return (heads.modes.unsqueeze(-2) @ ways).squeeze(-2)
-
-    def _by_content(self, memory: Memory, heads: Interface, which: slice) -> Weights:
-        masks = None if heads.masks is None else heads.masks[..., which, :]
-        return by_content(memory, heads.keys[..., which, :], heads.strengths[..., which], masks)
 
     def initial_state(self, *batch: int) -> DNCState:
         """Nothing written, nothing read: all zero."""
@@ -254,3 +252,8 @@ class DNC(Controlled):
         controller = LSTM(3, 6, tau=LSTMState(h=1.0, c=2.0), generator=draw)
         # Softly, for the flow of a sorted allocation jumps, and no solver keeps its order over that.
         return cls(controller, 2, slots=4, width=2, reads=2, writes=2, allocation=2.0, tau=1.5, generator=draw)
+
+
+def _of(heads: slice, aims: Words, masks: Words | None) -> tuple[Words, Words | None]:
+    """Aims and masks of some of the heads."""
+    return aims[..., heads, :], None if masks is None else masks[..., heads, :]
