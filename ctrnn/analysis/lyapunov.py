@@ -3,7 +3,7 @@
 import math
 import warnings
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -15,10 +15,12 @@ from ctrnn.analysis.linearise import Dynamics, in_float64
 from ctrnn.dynamics import Model
 from ctrnn.errors import NonFiniteState
 from ctrnn.solvers import RK4, Solver, Step
+from ctrnn.solvers.runge_kutta import RungeKutta
 
 BLOCKS = 16  # of the run, for the standard error
-SMALL = 64  # numbers in a state whose Jacobians are taken all at once ...
-CHUNK = 512  # ... for so many steps
+SMALL = 64  # numbers in a state whose Jacobians are taken whole, however few exponents are wanted ...
+LARGE = 1024  # ... and in one whose Jacobians are where a quarter of all exponents is
+CHUNK = 2**18  # numbers in the Jacobians of the steps that are taken at once: more does not stay in a core's cache
 
 
 class LyapunovSpectrum(NamedTuple):
@@ -73,7 +75,8 @@ def lyapunov_spectrum(
         NonFiniteState: the run diverged.
     """
     system = in_float64(system) if tree.leaves(x0)[0].dtype == torch.float64 else system
-    step, dt = _map(system, dt, solver)
+    stepper = _map(system, dt, solver)
+    dt = stepper.dt
     x, events, batch = _start(system, x0)
     size = x.shape[-1]
     k = size if k is None else k
@@ -87,10 +90,11 @@ def lyapunov_spectrum(
             f"duration = {duration:g} is shorter than one interval of {every * dt:g}: take a longer run or a shorter "
             "interval."
         )
-    tangent = _Tangent(step, dt, events, _drive(drive, batch, x), every)
+    tangent = _Tangent(stepper, events, _drive(drive, batch, x), every)
     Q = torch.eye(size, k, dtype=x.dtype, device=x.device).expand(len(x), size, k)
-    advance = tangent.by_jacobians if size <= SMALL else tangent.by_directions
-    at_once = max(1, CHUNK // every) if size <= SMALL else 1
+    whole = size <= SMALL or (size <= LARGE and 4 * k >= size)
+    advance = tangent.by_jacobians if whole else tangent.by_directions
+    at_once = max(1, CHUNK // (every * len(x) * size**2)) if whole else 1
     growth: list[Tensor] = []
     for i in range(0, skipped + kept, at_once):
         x, Q, grown = advance(i, min(at_once, skipped + kept - i), x, Q)
@@ -107,41 +111,44 @@ def lyapunov_spectrum(
 class _Tangent(NamedTuple):
     """The system on ravelled states, and what carries tangent vectors along it."""
 
-    step: Callable[[Tensor, State, Any], State]
-    dt: float
+    system: "_Map | _Flow"
     events: State
     drive: Callable[[int], Any]
     every: int
-
-    def move(self, x: Tensor, t: Tensor, u: Any) -> Tensor:
-        """The next state of the rows x (row, D)."""
-        return tree.ravel(self.step(t, tree.unravel(x, self.events, 0), u), x.ndim - 1)
 
     @torch.no_grad()
     def by_jacobians(self, i: int, count: int, x: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
         """`count` intervals from the i-th: x, Q (row, D, k) and how each direction grew.
 
-        The states come first; their Jacobians are then taken all at once, which is much faster where they are small.
+        The states come first; their Jacobians are then taken all at once, which is much faster.
         """
-        states, times, inputs = [], [], []
+        points: list[tuple[Tensor, Tensor, Any]] = []
         for j in range(i * self.every, (i + count) * self.every):
-            t, u = self._time(j, x), self.drive(j)
-            states.append(x)
-            times.append(t.to(x.dtype).expand(len(x), 1))
-            inputs.append(u)
-            x = self.move(x, t, u)
-        rows, ts = torch.cat(states), torch.cat(times)
-        if isinstance(inputs[0], Tensor):
-            jacobians = torch.vmap(torch.func.jacrev(self.move))(rows, ts, torch.cat(inputs))
-        else:
-            jacobians = torch.vmap(torch.func.jacrev(lambda a, t: self.move(a, t, inputs[0])))(rows, ts)
+            x = self._ravel(self.system.step(self._time(j, x), self._unravel(x), self.drive(j), points))
+        jacobians = self._jacobians(points, len(x))
+        each = len(points) // (count * self.every)
         rates = []
-        for j, J in enumerate(jacobians.unflatten(0, (len(states), -1)).unbind(0)):
-            Q = J @ Q
+        for j in range(count * self.every):
+            Q = self.system.carry(jacobians[j * each : (j + 1) * each], Q)
             if (j + 1) % self.every == 0:
                 Q, rate = _orthonormal(Q)
                 rates.append(rate)
         return x, Q, rates
+
+    def _jacobians(self, points: list[tuple[Tensor, Any, Any]], rows: int) -> Tensor:
+        """(point, row, D, D) of what the system is made of."""
+        x = torch.cat([self._ravel(state) for _, state, _ in points])
+        ts = torch.stack([t for t, _, _ in points]).to(x.dtype).repeat_interleave(rows)[:, None]
+
+        def move(x: Tensor, t: Tensor, u: Any) -> Tensor:
+            return self._ravel(self.system.local(t, self._unravel(x), u))
+
+        if isinstance(points[0][2], Tensor):
+            us = torch.cat([u for _, _, u in points])
+            found = torch.vmap(torch.func.jacrev(move))(x, ts, us)
+        else:
+            found = torch.vmap(torch.func.jacrev(lambda x, t: move(x, t, points[0][2])))(x, ts)
+        return found.unflatten(0, (-1, rows))
 
     @torch.no_grad()
     def by_directions(self, i: int, count: int, x: Tensor, Q: Tensor) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -151,7 +158,8 @@ class _Tangent(NamedTuple):
             u, t = self.drive(j), self._time(j, x)
 
             def along(q: Tensor, x: Tensor = x, t: Tensor = t, u: Any = u) -> Any:
-                return torch.func.jvp(lambda rows: self.move(rows, t, u), (x,), (q,))
+                move = lambda rows: self._ravel(self.system.step(t, self._unravel(rows), u, []))
+                return torch.func.jvp(move, (x,), (q,))
 
             x, Q = torch.vmap(along, in_dims=-1, out_dims=(None, -1))(Q)  # type: ignore[arg-type]
             if (j + 1) % self.every == 0:
@@ -159,8 +167,53 @@ class _Tangent(NamedTuple):
                 rates.append(rate)
         return x, Q, rates
 
+    def _ravel(self, x: State) -> Tensor:
+        return tree.ravel(x, tree.leaves(x)[0].ndim - tree.leaves(self.events)[0].ndim)
+
+    def _unravel(self, x: Tensor) -> State:
+        return tree.unravel(x, self.events, 0)
+
     def _time(self, j: int, x: Tensor) -> Tensor:
-        return torch.tensor(j * self.dt, dtype=torch.float64, device=x.device)
+        return torch.tensor(j * self.system.dt, dtype=torch.float64, device=x.device)
+
+
+class _Map(NamedTuple):
+    """A step whose Jacobian is taken as a whole."""
+
+    local: Callable[[Tensor, State, Any], State]  # (t, x, u) -> the next state
+    dt: float
+
+    def step(self, t: Tensor, x: State, u: Any, points: list[Any]) -> State:
+        """The next state; where Jacobians are wanted is added to `points`."""
+        points.append((t, x, u))
+        return self.local(t, x, u)
+
+    def carry(self, jacobians: Tensor, Q: Tensor) -> Tensor:
+        return jacobians[0] @ Q
+
+
+class _Flow(NamedTuple):
+    """A flow under a Runge-Kutta method, whose tangent is the same method on the equation linearised at each stage.
+
+    Jacobians of the vector field cost a fraction of those of the step.
+    """
+
+    local: Callable[[Tensor, State, Any], State]  # (t, x, u) -> dx/dt
+    dt: float
+    solver: RungeKutta
+    drive: Callable[[State, Any, Tensor], Any]
+
+    def step(self, t: Tensor, x: State, u: Any, points: list[Any]) -> State:
+        def field(t: Tensor, x: State, u: Tensor) -> State:
+            points.append((t, x, u.expand(*tree.leaves(x)[0].shape[:1], u.shape[-1])))
+            return self.local(t, x, u)
+
+        return self.solver.step(field, t, self.dt, x, self.drive(x, u, t))  # type: ignore[arg-type]
+
+    def carry(self, jacobians: Tensor, Q: Tensor) -> Tensor:
+        stages = iter(jacobians)
+        linear = lambda t, Q, u: next(stages) @ Q
+        return cast(Tensor, self.solver.step(linear, Q.new_zeros(()), self.dt, Q, None))  # type: ignore[arg-type]
 
 
 def _orthonormal(Q: Tensor) -> tuple[Tensor, Tensor]:
@@ -168,7 +221,7 @@ def _orthonormal(Q: Tensor) -> tuple[Tensor, Tensor]:
     return Q, R.diagonal(dim1=-2, dim2=-1).abs().log()
 
 
-def _map(system: Dynamics, dt: float | None, solver: Solver | None) -> tuple[Callable[..., State], float]:
+def _map(system: Dynamics, dt: float | None, solver: Solver | None) -> _Map | _Flow:
     """The system as a map (t, x, u) -> x, and the time that it takes."""
     if isinstance(system, Step):
         if dt is not None or solver is not None:
@@ -176,15 +229,18 @@ def _map(system: Dynamics, dt: float | None, solver: Solver | None) -> tuple[Cal
         if system.dt is None:
             raise ValueError("A Step that is analysed as a map needs its dt: Step(model, solver, dt=...).")
         length = system.dt
-        return lambda t, x, u: system(t, length, x, _input(system.model, x, u, t, length)), length
+        return _Map(lambda t, x, u: system(t, length, x, _input(system.model, x, u, t, length)), length)
     if isinstance(system, Model):
         if dt is None or not dt > 0:
             raise ValueError(f"the flow of a Model needs a step dt > 0, in the unit of its tau, got dt={dt!r}.")
-        step = Step(system, RK4() if solver is None else solver)
-        return lambda t, x, u: step(t, dt, x, _input(system, x, u, t, dt)), dt
+        solver = RK4() if solver is None else solver
+        if isinstance(solver, RungeKutta):
+            return _Flow(system, dt, solver, lambda x, u, t: _input(system, x, u, t, dt))
+        step = Step(system, solver)
+        return _Map(lambda t, x, u: step(t, dt, x, _input(system, x, u, t, dt)), dt)
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
-    return lambda t, x, u: system(x) if u is None else system(x, u), 1.0
+    return _Map(lambda t, x, u: system(x) if u is None else system(x, u), 1.0)
 
 
 def _input(model: Model, x: State, u: Any, t: Tensor, dt: float) -> Any:
