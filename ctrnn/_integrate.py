@@ -18,6 +18,7 @@ from ctrnn._search import Found, search
 from ctrnn._stretches import Stretch, number, stretches
 from ctrnn._types import State
 from ctrnn.adjoints.backprop import Backprop
+from ctrnn.adjoints.backsolve import Backsolve
 from ctrnn.adjoints.base import Adjoint, Problem
 from ctrnn.drive import Drive, Function, Held, Piece, Sampled, Silence
 from ctrnn.dynamics import Model
@@ -73,6 +74,7 @@ def integrate(
     check.options(model, dt, t_span, save, generator, progress, on_failure)
     drive, steps, solver = _resolve(drive, dt, t_span, solver, steps)
     check.arguments(drive, t_span, solver, steps, adjoint, save, noise)
+    check.clock(model, steps, isinstance(adjoint, Backsolve))
     x0, batch = check.start(model, drive.us.shape[1:-1] if isinstance(drive, Sampled) else torch.Size(), x0)
     check.values(model, drive, x0, steps)
     check.function(model, drive, t_span, batch, steps)

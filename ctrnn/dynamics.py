@@ -119,6 +119,15 @@ class Relaxation(Model):
         tree.same_form(x, target, "target")
         return tree.map(lambda a, b, tau: (b - a) / tau, x, target, tree.spread(self.tau, x))
 
+    @property
+    def clock(self) -> Any:
+        """Periods of the clocked parts, a tree like the state with None for all others; None if nothing is clocked.
+
+        A clocked part holds between the multiples of its period, where its tau is infinite, and moves to its target in
+        one sweep at each of them: there alpha is the number 1 for all clocked parts that are due and 0 for all others.
+        """
+        return None
+
     # tau is kept as given in float64 (buffer `tau0`) beside a logarithmic ratio in the network's dtype, so that a step
     # dt = tau is recognised exactly in either precision.
     @property

@@ -350,9 +350,13 @@ class Variant:
 
 
 VARIANTS = {
-    "sorted": lambda: computer(slots=4, width=2, tau=1.5),
-    "all improvements": lambda: computer(slots=3, width=2, writes=2, masked=True, deallocating=True, peaked=True),
-    "no links": lambda: computer(slots=4, width=2, links=False, tau=DNCState((), 1.0, 2.0, 3.0, 4.0, (), ())),
+    "sorted": lambda: computer(slots=4, width=2, clocked=False, tau=1.5),
+    "all improvements": lambda: computer(
+        slots=3, width=2, writes=2, masked=True, deallocating=True, peaked=True, clocked=False
+    ),
+    "no links": lambda: computer(
+        slots=4, width=2, links=False, clocked=False, tau=DNCState((), 1.0, 2.0, 3.0, 4.0, (), ())
+    ),
 }
 LAWS = [
     laws.test_the_initial_state_has_the_leading_axes_asked_for_and_the_weights_dtype,
@@ -376,7 +380,7 @@ def test_the_laws_hold_for_every_computer(law, make):
 
 
 def test_derivatives_of_one_step_from_a_used_memory_are_those_of_finite_differences():
-    model = computer(slots=4, width=2, reads=1)
+    model = computer(slots=4, width=2, reads=1, clocked=False)
     x = tree.map(lambda leaf: leaf.detach()[-1], integrate(model, drive(5, 1), dt=1.0).xs)
     leaves = [leaf.clone().requires_grad_() for leaf in tree.leaves(x)]
     u = drive(1, 1)[0].requires_grad_()
@@ -414,7 +418,7 @@ def test_a_saved_computer_comes_back(tmp_path):
     options=st.sampled_from([{}, {"writes": 2}, {"allocation": 2.0}, {"deallocating": True, "peaked": True}]),
 )
 def test_weights_usage_and_links_stay_within_their_bounds_for_steps_up_to_tau(seed, divisor, scale, options):
-    model = computer(**options)
+    model = computer(**options, clocked=False)
     with torch.no_grad():
         model.W_heads *= scale
         us = torch.randn(12, 2, N_IN, generator=seeded(seed))
@@ -492,6 +496,6 @@ def test_wrong_arguments_are_named():
     with pytest.raises(TypeError, match="allocation must be a number, got 'soft'"):
         computer(allocation="soft")
     with pytest.raises(ValueError, match="tau of the memory is one number, or DNCState"):
-        computer(links=False, tau=DNCState((), 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
+        computer(links=False, clocked=False, tau=DNCState((), 1.0, 1.0, 1.0, 1.0, 1.0, 1.0))
     with pytest.raises(ValueError, match="no room for what 3 heads read"):
         DNC(LSTM(3, 5), slots=4, width=2, reads=3)

@@ -177,9 +177,9 @@ class Variant:
 
 
 VARIANTS = {
-    "read first": lambda: machine("LSTM", slots=4, width=2, read_first=True),
-    "feed-forward": lambda: machine("feed-forward", slots=4, width=2),
-    "learned memory": lambda: machine("two LSTMs", slots=3, width=2, learn_memory=True, tau=2.0),
+    "read first": lambda: machine("LSTM", slots=4, width=2, read_first=True, clocked=False),
+    "feed-forward": lambda: machine("feed-forward", slots=4, width=2, clocked=False),
+    "learned memory": lambda: machine("two LSTMs", slots=3, width=2, learn_memory=True, clocked=False, tau=2.0),
 }
 LAWS = [
     laws.test_the_initial_state_has_the_leading_axes_asked_for_and_the_weights_dtype,
@@ -233,7 +233,7 @@ def test_a_saved_machine_comes_back_with_what_its_controller_keeps(tmp_path):
     scale=st.sampled_from([1.0, 30.0]),
 )
 def test_weights_stay_weights_and_cells_between_what_is_written_for_steps_up_to_tau(seed, divisor, read_first, scale):
-    model = machine(read_first=read_first)
+    model = machine(read_first=read_first, clocked=False)
     with torch.no_grad():
         model.W_heads *= scale
         model.b_heads[(R + WR) * W : (R + WR) * W + WR * W].zero_()
@@ -249,9 +249,9 @@ def test_weights_stay_weights_and_cells_between_what_is_written_for_steps_up_to_
     assert run.xs.memory.sign().eq(x0.memory.sign()).logical_or(run.xs.memory == 0).all()
 
 
-def walker(slots=60, shift=1):
+def walker(slots=60, shift=1, clocked=False):
     """A machine whose two heads begin at slot 1 and move by `shift` slots in each tau, whatever they read."""
-    model = NTM(feed_forward(1, 1, generator=seeded()), slots=slots, width=1, generator=seeded())
+    model = NTM(feed_forward(1, 1, generator=seeded()), slots=slots, width=1, clocked=clocked, generator=seeded())
     with torch.no_grad():
         model.W_heads.zero_()
         model.b_heads.zero_()
@@ -371,8 +371,14 @@ def test_wrong_arguments_are_named():
         NTM(net, slots=0, width=2)
     for tau in (torch.ones(2), NTMState((), 1.0, 1.0, 1.0, 1.0), (1.0, 2.0)):
         with pytest.raises(ValueError, match="tau of the memory is one number, or NTMState"):
+            NTM(net, slots=4, width=2, clocked=False, tau=tau)
+        with pytest.raises(ValueError, match=r"tau of a clocked memory is one number.*or clocked=False"):
             NTM(net, slots=4, width=2, tau=tau)
-    model = NTM(net, slots=4, width=2)
+    with pytest.raises(ValueError, match=r"tau = -1.0|positive"):
+        NTM(net, slots=4, width=2, tau=-1.0)
+    with pytest.raises(ValueError, match="has no tau to learn, but a period"):
+        NTM(net, slots=4, width=2, learn_tau=True)
+    model = NTM(net, slots=4, width=2, clocked=False)
     model.tau = NTMState((), 3.0, 2.0, 1.0, ())
     assert float(model.tau.memory) == 3.0
     assert float(model.tau.controller.h) == 1.0

@@ -129,6 +129,12 @@ class Attentive(Relaxation):
         return self.reader.readout(x.reader)
 
     @property
+    def clock(self) -> Any:
+        """The reader's periods."""
+        own = self.reader.clock
+        return None if own is None else AttentiveState(tree.spread(own, self._like), None, None)
+
+    @property
     def tau(self) -> AttentiveState:
         """The reader's time constants; the memory is given the slowest, which changes nothing."""
         own = tree.spread(self.reader.tau, self._like)

@@ -76,6 +76,14 @@ class Stack(Relaxation, TorchTwin):
         return StackState(tuple(targets))
 
     @property
+    def clock(self) -> Any:
+        """The layers' periods."""
+        clocks = [layer.clock for layer in self._each()]
+        if all(clock is None for clock in clocks):
+            return None
+        return StackState(tuple(tree.spread(clock, like) for clock, like in zip(clocks, self._like, strict=True)))
+
+    @property
     def tau(self) -> StackState:
         """The layers' time constants."""
         return StackState(

@@ -9,6 +9,7 @@ from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model, Relaxation
+from ctrnn.solvers.clock import swept, ticks
 from ctrnn.steps import Adaptive
 
 
@@ -31,6 +32,8 @@ class Solver:
     error_order: ClassVar[int | None] = None
     stiff: ClassVar[bool] = False
     own_steps: ClassVar[bool] = False  # chooses its own steps inside those it is given
+    whole: ClassVar[bool] = False  # each step is a whole tau of every part, whatever dt
+    lerps: ClassVar[bool] = False  # a step is one lerp, by the alpha that `prepare` gives
 
     @property
     def evaluations(self) -> int:
@@ -87,17 +90,49 @@ class EmbeddedSolver(Solver):
         return self.attempt(model, t, dt, x, u).x
 
 
+@dataclass(frozen=True)
+class Ticking(Solver):
+    """Steps of a solver, and at the end of each a tick of whatever of the model is clocked and due."""
+
+    solver: Solver
+
+    @property
+    def evaluations(self) -> int:
+        return self.solver.evaluations
+
+    def prepare(self, model: Model, dt: Scalar) -> Any:
+        return self.solver.prepare(model, dt)
+
+    def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
+        assert isinstance(model, Relaxation)
+        rates = ticks(model, t, dt)
+        if rates is None or (self.solver.lerps and not any(isinstance(rate, Tensor) for rate in tree.leaves(rates))):
+            # One lerp takes the flowing parts by their alpha and the clocked ones wholly, in the order of the parts.
+            alpha = prepared if rates is None else tree.map(_or, rates, tree.spread(prepared, x))
+            return self.solver.step(model, t, dt, x, u, alpha)
+        x = self.solver.step(model, t, dt, x, u, prepared)
+        return swept(model, t + dt, x, value(u, 1.0), rates)
+
+    def diffusion(self, prepared: Any) -> Any:
+        return self.solver.diffusion(prepared)
+
+
+def _or(rate: Any, alpha: Any) -> Any:
+    return rate or alpha
+
+
 class Step(nn.Module):
     """x(t + dt) = step(t, dt, x, u): the one-step map as a module.
 
     torch.compile, functional_call, vmap and jacrev act on it. `dt` is the step with which analysis iterates the map
-    when it is asked for no other.
+    when it is asked for no other. Where parts of the model are clocked, a step that ends at a tick moves them too.
     """
 
     def __init__(self, model: Model, solver: Solver, dt: float | None = None) -> None:
         super().__init__()
         self.model = model
-        self.solver = solver
+        clocked = isinstance(model, Relaxation) and model.clock is not None
+        self.solver = Ticking(solver) if clocked and not solver.whole else solver
         self.dt = dt
 
     def forward(self, t: Tensor, dt: Scalar, x: State, u: Input) -> State:

@@ -23,6 +23,7 @@ class Iterate(Solver):
     """x <- F(t, x, u): the unit delay, which is the published discrete network, whatever dt."""
 
     order: ClassVar[int] = 1
+    whole: ClassVar[bool] = True
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
         del dt
@@ -42,6 +43,7 @@ class Euler(Solver):
     """x <- lerp(x, F, dt / tau), or x + dt f for a bare vector field: forward Euler."""
 
     order: ClassVar[int] = 1
+    lerps: ClassVar[bool] = True
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
         return tree.map(lambda tau: _ratio(dt, tau), model.tau) if isinstance(model, Relaxation) else None
@@ -61,6 +63,7 @@ class ExponentialEuler(Solver):
     """x <- lerp(x, F, 1 - exp(-dt / tau)): exact for a held target, bounded for every dt when F is bounded."""
 
     order: ClassVar[int] = 1
+    lerps: ClassVar[bool] = True
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
         return tree.map(lambda tau: -torch.expm1(-_ratio(dt, tau)), relaxation(model, self).tau)

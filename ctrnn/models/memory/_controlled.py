@@ -13,13 +13,14 @@ from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Vector, check_size
 from ctrnn.models.gated import _within
+from ctrnn.steps import check_duration
 
 
 class Controlled(Relaxation):
     """heads = W_heads h + b_heads,   y = W_out (h, r) + b_out, where the controller h reads (u, r).
 
     `parts` is the form of its own time constants: a state of numbers whose `controller` is (), for the controller has
-    its own.
+    its own. A clocked memory holds between the multiples of tau and has one number, its period; a relaxed one flows.
     """
 
     W_out: Tensor | None
@@ -35,6 +36,7 @@ class Controlled(Relaxation):
         reads: int,
         writes: int,
         parts: Any,
+        clocked: bool,
         tau: Any,
         learn_tau: bool,
     ) -> None:
@@ -58,11 +60,12 @@ class Controlled(Relaxation):
         start = controller.initial_state()
         self._controller = tree.map(lambda _: 0, start)
         self._said = controller.readout(start).shape[-1]
-        self._parts = parts
-        self.pace = Relaxation()  # keeps the memory's time constants
-        self.pace.tau = self._own(tau)
+        self._parts, self.clocked = parts, clocked
+        if not clocked:
+            self.pace = Relaxation()  # keeps the memory's time constants
+        self._set_tau(tau)
         if learn_tau:
-            self.pace.learn_tau()
+            self._learn_own_tau()
 
     def _add_weights(self, rows: int, generator: Generator | None) -> None:
         """Register the heads' weights, then the readout's: uniformly within 1 / sqrt(units that send)."""
@@ -88,11 +91,47 @@ class Controlled(Relaxation):
 
     def _control(self, t: Tensor, x: Any, u: Tensor, rates: Any) -> tuple[Any, Vector]:
         """The controller's F, and what it says as the step leaves it."""
+        if self.clocked and all(_is(rate, 0) for rate in tree.leaves(rates.controller)) and _is(rates.memory, 1):
+            return x.controller, self.controller.readout(x.controller)  # a tick, for which it stands still
         new = self.controller.target(t, x.controller, torch.cat([u, self.read(x).flatten(-2)], -1), rates.controller)
         return new, self.controller.readout(tree.blend(x.controller, new, rates.controller))
 
-    def _own(self, tau: Any) -> Any:
-        """Time constants of all parts but the controller."""
+    def _holds(self, rates: Any) -> bool:
+        """Whether the memory stands still, between two ticks."""
+        return self.clocked and not _is(rates.memory, 1)
+
+    @property
+    def clock(self) -> Any:
+        """The memory's period, if it is clocked, and the controller's."""
+        inner = self.controller.clock
+        if not self.clocked and inner is None:
+            return None
+        own = tree.map(lambda _: self.period if self.clocked else None, self._parts)
+        return own._replace(controller=tree.spread(inner, self._controller))
+
+    @property
+    def tau(self) -> Any:
+        """The controller's time constants and the memory's; a clocked one's are infinite, and `period` is its own."""
+        infinite = self.W_heads.new_full((), torch.inf)
+        own = tree.map(lambda _: infinite, self._parts) if self.clocked else self.pace.tau
+        return own._replace(controller=tree.spread(self.controller.tau, self._controller))
+
+    @tau.setter
+    def tau(self, value: Any) -> None:
+        self._set_tau(value)
+        parts: Any = value
+        given = parts.controller if isinstance(value, tuple) else value
+        if given != ():
+            self.controller.tau = given
+
+    def _set_tau(self, tau: Any) -> None:
+        """Keep the time constants of all parts but the controller."""
+        if self.clocked:
+            if isinstance(tau, tuple) or torch.as_tensor(tau).ndim:
+                raise ValueError(f"tau of a clocked memory is one number, its period, got {tau!r}: or clocked=False.")
+            check_duration("tau", float(tau))
+            self.period = float(tau)
+            return
         parts = tau if isinstance(tau, tuple) else tree.map(lambda _: tau, self._parts)
         own = parts._replace(controller=()) if isinstance(parts, type(self._parts)) else parts
         names = [name for name, _ in tree.named(self._parts)]
@@ -102,30 +141,24 @@ class Controlled(Relaxation):
                 f"tau of the memory is one number, or {kind}(controller=(), ...) with one for each of "
                 f"{', '.join(names)}, got {tau!r}."
             )
-        return own
-
-    @property
-    def tau(self) -> Any:
-        """The controller's time constants and the memory's."""
-        return self.pace.tau._replace(controller=tree.spread(self.controller.tau, self._controller))
-
-    @tau.setter
-    def tau(self, value: Any) -> None:
-        self.pace.tau = self._own(value)
-        parts: Any = value
-        given = parts.controller if isinstance(value, tuple) else value
-        if given != ():
-            self.controller.tau = given
+        self.pace.tau = own
 
     def learn_tau(self) -> None:
-        """Make the time constants of controller and memory Parameters."""
-        self.pace.learn_tau()
+        """Make the time constants of the controller Parameters, and those of a relaxed memory."""
+        if not self.clocked:
+            self.pace.learn_tau()
         self.controller.learn_tau()
+
+    def _learn_own_tau(self) -> None:
+        if self.clocked:
+            raise ValueError("a clocked memory has no tau to learn, but a period: pass clocked=False, or no learn_tau.")
+        self.pace.learn_tau()
 
     @property
     def config(self) -> dict[str, Any]:
         """The controller's class and configuration, the sizes, and the memory's tau."""
         names = [name for name, _ in tree.named(self._parts)]
+        relaxed = {} if self.clocked else {name: self.pace.get_buffer(f"tau0_{name}").tolist() for name in names}
         return {
             "controller": files.describe(self.controller),
             "n_out": self.n_out,
@@ -133,15 +166,17 @@ class Controlled(Relaxation):
             "width": self.width,
             "reads": self.reads,
             "writes": self.writes,
-            "tau": {name: self.pace.get_buffer(f"tau0_{name}").tolist() for name in names},
-            "learn_tau": isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
+            "clocked": self.clocked,
+            "tau": self.period if self.clocked else relaxed,
+            "learn_tau": not self.clocked and isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
         }
 
     @classmethod
     def _arguments(cls, config: dict[str, Any], empty: Any) -> dict[str, Any]:
         """The constructor's arguments of a configuration; `empty` is a state of parts that are ()."""
         controller = files.build(Relaxation, config["controller"])
-        return config | {"controller": controller, "tau": empty._replace(**config["tau"])}
+        tau = config["tau"]
+        return config | {"controller": controller, "tau": empty._replace(**tau) if isinstance(tau, dict) else tau}
 
     def extra_repr(self) -> str:
         """The sizes."""
@@ -152,3 +187,8 @@ class Controlled(Relaxation):
 def left(x: Any, target: Any, rate: Any) -> Any:
     """lerp(x, F, alpha): a part of the state as the step leaves it."""
     return tree.blend(x, target, rate)
+
+
+def _is(rate: Any, number: int) -> bool:
+    """Whether a rate is this number, as it is in a sweep; a Tensor is a part of a step."""
+    return not isinstance(rate, Tensor) and rate == number

@@ -82,9 +82,11 @@ class DNC(Controlled):
     * With several write heads all erase, then all add; slots are allocated to them one after the other, each taking
       what its gates g_a g_w say of the free share, and every one has its own links (as in deepmind/dnc).
 
-    At dt = tau this is the discrete computer. Below it, memory and heads relax: weights, usage and links stay within
-    their bounds for all steps dt <= tau of Euler, but a link between two slots that are written in turn, each for tau,
-    falls from 1 to 0.23 as dt goes to 0, and a(u) jumps where the order of usages changes.
+    At dt = tau this is the discrete computer. Below it there are two meanings. A *clocked* memory ticks: the controller
+    flows at any dt and reads what is held, and at each multiple of tau all the rest takes one whole step. A *relaxed*
+    memory (`clocked=False`) flows as the equations say: weights, usage and links stay within their bounds for all steps
+    dt <= tau of Euler, but a link between two slots that are written in turn, each for tau, falls from 1 to 0.23 as dt
+    goes to 0, and a(u) jumps where the order of usages changes.
 
     Args:
         controller: any relaxation that reads (u, r): its n_in is that of u plus reads * width. The paper's is an
@@ -99,8 +101,10 @@ class DNC(Controlled):
             Schmidhuber (2019), ICLR, arXiv:1904.10278.
         allocation: None for the sorted one; a number for softmax(allocation (1 - u)), which is smooth (Ben-Ari & Bekker
             2017) but tells equal slots not apart.
-        tau: of memory and heads: one number, or a DNCState of numbers whose controller is ().
-        learn_tau: learn it; the controller's is learned if it was built so.
+        clocked: whether memory and heads tick, or flow.
+        tau: of memory and heads: one number, the period if they are clocked; else also a DNCState of numbers whose
+            controller is ().
+        learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
         generator: where the weights are drawn from, uniformly within 1 / sqrt(units that send); torch's global one if
             None.
 
@@ -126,6 +130,7 @@ class DNC(Controlled):
         deallocating: bool = False,
         peaked: bool = False,
         allocation: float | None = None,
+        clocked: bool = True,
         tau: Any = 1.0,
         learn_tau: bool = False,
         generator: Generator | None = None,
@@ -139,6 +144,7 @@ class DNC(Controlled):
             reads=reads,
             writes=writes,
             parts=DNCState((), 0, 0, 0, 0, linking, linking),
+            clocked=clocked,
             tau=tau,
             learn_tau=learn_tau,
         )
@@ -161,6 +167,8 @@ class DNC(Controlled):
         """F of the controller, and of each part of the memory in the order of the docstring."""
         rates = tree.spread(alpha, x)
         controller, said = self._control(t, x, u, rates)
+        if self._holds(rates):
+            return x._replace(controller=controller)
         heads = self.interface(said)
         kept = remaining(heads.free.unsqueeze(-1) * x.read_weights, -2)
         usage = (1 - (1 - x.usage) * remaining(x.write_weights, -2)) * kept
@@ -251,7 +259,9 @@ class DNC(Controlled):
         draw = Generator().manual_seed(0)
         controller = LSTM(3, 6, tau=LSTMState(h=1.0, c=2.0), generator=draw)
         # Softly, for the flow of a sorted allocation jumps, and no solver keeps its order over that.
-        return cls(controller, 2, slots=4, width=2, reads=2, writes=2, allocation=2.0, tau=1.5, generator=draw)
+        return cls(
+            controller, 2, slots=4, width=2, reads=2, writes=2, allocation=2.0, clocked=False, tau=1.5, generator=draw
+        )
 
 
 def _of(heads: slice, aims: Words, masks: Words | None) -> tuple[Words, Words | None]:

@@ -66,9 +66,11 @@ class NTM(Controlled):
     * All write heads erase, then all add.
     * |x| in the cosine is sqrt(x x + 1e-6), as in deepmind/dnc: a memory of zeros gives no NaN.
 
-    At dt = tau this is the discrete machine. Below it, memory and heads relax: weights stay weights and a cell stays
-    between what it held and what is written for all steps dt <= tau of Euler, but a shift by one slot takes place one
-    slot per tau on average with a variance of 1 - dt / tau, which the exponents must fight.
+    At dt = tau this is the discrete machine. Below it there are two meanings. A *clocked* memory ticks: the controller
+    flows at any dt and reads what is held, and at each multiple of tau the heads move and write once, wholly. A
+    *relaxed* memory (`clocked=False`) flows as the equations say: weights stay weights and a cell stays between what it
+    held and what is written for all steps dt <= tau of Euler, but a shift by one slot takes place one slot per tau on
+    average with a variance of 1 - dt / tau, which the exponents must fight.
 
     Args:
         controller: any relaxation that reads (u, r): its n_in is that of u plus reads * width. The paper's are an
@@ -78,10 +80,13 @@ class NTM(Controlled):
         reads, writes: heads.
         shifts: how far a head moves in a step at most, either way.
         read_first: read before writing.
+        learn_weights: learn where the heads are at first; else they stay where they were drawn.
         learn_memory: learn what the memory holds at first; else it is 1e-6 everywhere, with which Collier & Beel (2018,
             ICANN, arXiv:1807.08518) found training twice as fast.
-        tau: of memory and heads: one number, or an NTMState of numbers whose controller is ().
-        learn_tau: learn it; the controller's is learned if it was built so.
+        clocked: whether memory and heads tick, or flow.
+        tau: of memory and heads: one number, the period if they are clocked; else also an NTMState of numbers whose
+            controller is ().
+        learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
         generator: where the weights are drawn from, uniformly within 1 / sqrt(units that send), and the logits w_0 of
             the heads' first weights, which are normal; torch's global one if None.
 
@@ -89,14 +94,14 @@ class NTM(Controlled):
     stay so for ever, and the memory is one slot: it is w_0 that tells the slots apart.
 
     Rows of W_heads and b_heads, heads numbered with the write heads first: keys, then add, strengths, exponents, gates,
-    erase, shifts. Parameter w_0 (heads, slots); memory_0 (slots, width), a Parameter with `learn_memory`. State:
-    NTMState.
+    erase, shifts. w_0 (heads, slots) and memory_0 (slots, width) are Parameters if they are learned. State: NTMState.
 
     Raises:
         TypeError: the controller is no Relaxation.
         ValueError: it has no room for what the heads read, or a size or tau is impossible.
     """
 
+    w_0: Tensor
     memory_0: Tensor
 
     def __init__(
@@ -110,7 +115,9 @@ class NTM(Controlled):
         writes: int = 1,
         shifts: int = 1,
         read_first: bool = False,
+        learn_weights: bool = True,
         learn_memory: bool = False,
+        clocked: bool = True,
         tau: Any = 1.0,
         learn_tau: bool = False,
         generator: Generator | None = None,
@@ -123,6 +130,7 @@ class NTM(Controlled):
             reads=reads,
             writes=writes,
             parts=NTMState((), 0, 0, 0, 0 if read_first else ()),
+            clocked=clocked,
             tau=tau,
             learn_tau=learn_tau,
         )
@@ -131,21 +139,28 @@ class NTM(Controlled):
             raise ValueError(
                 f"shifts={shifts} either way reach past a ring of {slots} slots: at most {(slots - 1) // 2}."
             )
-        self.shifts, self.read_first, self.learn_memory = shifts, read_first, learn_memory
+        self.shifts, self.read_first = shifts, read_first
+        self.learn_weights, self.learn_memory = learn_weights, learn_memory
         heads = reads + writes
         # In the order of the rows; what is squashed alike stands together.
         self._rows = [heads * width, writes * width, 2 * heads, heads + writes * width, heads * (2 * shifts + 1)]
         self._add_weights(sum(self._rows), generator)
-        self.w_0 = nn.Parameter(torch.randn(heads, slots, generator=generator))
-        if learn_memory:
-            self.memory_0 = nn.Parameter(0.05 * torch.randn(slots, width, generator=generator))
+        self._begin("w_0", torch.randn(heads, slots, generator=generator), learn_weights)
+        words = 0.05 * torch.randn(slots, width, generator=generator) if learn_memory else torch.tensor(CONSTANT)
+        self._begin("memory_0", words.expand(slots, width).clone(), learn_memory)
+
+    def _begin(self, name: str, start: Tensor, learn: bool) -> None:
+        if learn:
+            self.register_parameter(name, nn.Parameter(start))
         else:
-            self.register_buffer("memory_0", torch.full((slots, width), CONSTANT))
+            self.register_buffer(name, start)
 
     def target(self, t: Tensor, x: NTMState, u: Input, alpha: Any = 0) -> NTMState:  # type: ignore[override]
         """F of the controller, of the heads, of the memory, and, with `read_first`, of what is read."""
         rates = tree.spread(alpha, x)
         controller, said = self._control(t, x, u, rates)
+        if self._holds(rates):
+            return x._replace(controller=controller)
         focus, erase, add = self.commands(said)
         if self.read_first:
             weights = addressed(x.memory, torch.cat([x.write_weights, x.read_weights], -2), focus)
@@ -190,8 +205,8 @@ class NTM(Controlled):
 
     @property
     def config(self) -> dict[str, Any]:
-        own = {name: getattr(self, name) for name in ("shifts", "read_first", "learn_memory")}
-        return super().config | own
+        own = ("shifts", "read_first", "learn_weights", "learn_memory")
+        return super().config | {name: getattr(self, name) for name in own}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
@@ -202,7 +217,8 @@ class NTM(Controlled):
         draw = Generator().manual_seed(0)
         controller = LSTM(3, 6, tau=LSTMState(h=1.0, c=2.0), generator=draw)
         tau = NTMState((), memory=2.0, write_weights=1.0, read_weights=1.5, read=())
-        return cls(controller, 2, slots=4, width=2, reads=2, tau=tau, generator=draw)
+        options: dict[str, Any] = {"clocked": False, "learn_weights": False, "tau": tau}
+        return cls(controller, 2, slots=4, width=2, reads=2, generator=draw, **options)
 
 
 def addressed(memory: Memory, weights: Weights, focus: Focus) -> Weights:
