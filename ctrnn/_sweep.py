@@ -46,9 +46,9 @@ def sweep(
 ) -> Swept:
     """x_v = lerp(m, F(x_v1, x_v2, ..., u_v), dt / tau),   m the mean of what v reads: one Euler step at every node.
 
-    At dt = tau x_v = F, the published recursive network; on a chain it is `integrate` with Euler steps. Nodes of one
-    level are one batch, so the Python loop is as long as the longest path, and different trees in one
-    `Order.forest` cost no more steps than the deepest.
+    At dt = tau x_v = F, the published recursive network; on a chain it is `integrate` with Euler steps. Clocked parts
+    tick at every node. Nodes of one level are one batch, so the Python loop is as long as the longest path, and
+    different trees in one `Order.forest` cost no more steps than the deepest.
 
     Args:
         model: with `target_of` (see `Joining`) any order within its arity; any other, one predecessor at most.
@@ -73,6 +73,8 @@ def sweep(
         inputs = inputs.reshape(len(inputs), *[1] * len(batch), -1).expand(-1, *batch, -1)
     first = tree.map(lambda leaf: leaf.unsqueeze(0), start)
     alpha: Any = 1 if dt is None else Euler().prepare(model, dt)
+    if dt is not None and model.clock is not None:
+        alpha = tree.map(lambda period, rate: rate if period is None else 1, model.clock, alpha)
     done: list[Any] = []
     for level in order.levels:
         pool = tree.map(lambda *parts: torch.cat(parts), first, *(done[source] for source in level.sources))

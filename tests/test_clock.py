@@ -21,9 +21,11 @@ from ctrnn import (
     Held,
     Heun,
     Iterate,
+    Order,
     Recompute,
     Step,
     integrate,
+    sweep,
 )
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Model
@@ -219,6 +221,16 @@ def test_a_run_goes_on_from_the_middle_of_a_period():
     first = integrate(model, us[:3], dt=0.5)
     rest = integrate(model, us[3:], tree.map(lambda leaf: leaf[-1], first.xs), dt=0.5, t_span=(1.5, 3.0))
     torch.testing.assert_close(rest.ys, whole.ys[3:], rtol=1e-12, atol=1e-13)
+
+
+@every_kind
+def test_in_a_sweep_over_nodes_clocked_parts_tick_at_every_one(kind):
+    model, us = network(kind), drive()
+    run = integrate(model, us, dt=1.0)
+    for how in ({}, {"dt": 1.0}):
+        swept = sweep(model, us, Order.chain(6), **how)
+        torch.testing.assert_close(swept.xs.memory, run.xs.memory, rtol=1e-12, atol=1e-13)
+    assert not torch.equal(sweep(model, us, Order.chain(6), dt=0.5).xs.memory[-1], run.xs.memory[-1])
 
 
 def test_noise_reaches_the_controller_and_no_clocked_part():
