@@ -352,7 +352,7 @@ class Variant:
 VARIANTS = {
     "sorted": lambda: computer(slots=4, width=2, clocked=False, tau=1.5),
     "all improvements": lambda: computer(
-        slots=3, width=2, writes=2, masked=True, deallocating=True, peaked=True, clocked=False
+        slots=3, width=2, writes=2, masked=True, deallocating=True, peaked=True, clocked=False, exact_rates=True
     ),
     "no links": lambda: computer(
         slots=4, width=2, links=False, clocked=False, tau=DNCState((), 1.0, 2.0, 3.0, 4.0, (), ())
@@ -415,7 +415,9 @@ def test_a_saved_computer_comes_back(tmp_path):
     seed=st.integers(0, 100),
     divisor=st.sampled_from([1, 2, 7]),
     scale=st.sampled_from([1.0, 5.0, 100.0]),
-    options=st.sampled_from([{}, {"writes": 2}, {"allocation": 2.0}, {"deallocating": True, "peaked": True}]),
+    options=st.sampled_from(
+        [{}, {"writes": 2}, {"allocation": 2.0}, {"deallocating": True, "peaked": True}, {"exact_rates": True}]
+    ),
 )
 def test_weights_usage_and_links_stay_within_their_bounds_for_steps_up_to_tau(seed, divisor, scale, options):
     model = computer(**options, clocked=False)
@@ -444,6 +446,20 @@ def test_a_link_that_is_written_for_tau_in_small_steps_erases_itself(n, expected
             link, precedence = torch.lerp(link, targets[0], 1 / n), torch.lerp(precedence, targets[1], 1 / n)
     assert float(link[0, 1, 0]) == pytest.approx(expected, abs=5e-4)
     assert math.exp(-1) * (1 - math.exp(-1)) == pytest.approx(0.2325, abs=1e-4)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_at_exact_rates_usage_and_precedence_take_a_whole_step_in_tau_while_heads_hold(n):
+    tau = DNCState((), 1.0, 1.0, 1e12, 1e12, 1.0, 1.0)
+    model = told(
+        {"clocked": False, "exact_rates": True, "deallocating": True, "tau": tau}, free=[1.0] * R, erase=[2.0] * W
+    )
+    x0 = some_state(model)
+    with torch.no_grad():
+        run = integrate(model, torch.zeros(1, 2, 0), x0, dt=1.0, steps=Fixed(1 / n), solver=Euler())
+        whole = model.target(T0, x0, torch.zeros(2, 0), DNCState(1, 1, 1, 0, 0, 1, 1))
+    for name in ("usage", "memory", "precedence"):
+        torch.testing.assert_close(getattr(run.xs, name)[0], getattr(whole, name), rtol=1e-9, atol=1e-11)
 
 
 # --- no NaN -----------------------------------------------------------------------------------------------------------

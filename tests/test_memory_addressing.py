@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from ctrnn.models.memory.addressing import (
     allocated,
     by_content,
+    paced,
     remaining,
     sharpened,
     shifted,
     softly_allocated,
+    unerased,
     written,
 )
 from ctrnn.models.memory.linkage import followed, linked, peaked, preceding, retraced
@@ -359,6 +361,47 @@ def test_a_peak_is_a_power_of_the_weights_over_their_greatest(generator):
 
     assert_same_derivatives(peaked, paper, w, s)
     close(peaked(torch.zeros(1, 4), torch.ones(1)), torch.full((1, 4), 0.25))
+
+
+# --- rates ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cut", [[1.0], [0.5, 0.5], [0.1, 0.7, 0.2], [1e-3] * 1000], ids=len)
+def test_at_its_exact_rate_a_held_write_ends_where_a_whole_step_does_however_it_is_cut(generator, cut):
+    x = start = torch.randn(4, 3, generator=generator)
+    weights, erase, add = torch.tensor([[0.0, 0.2, 1.0, 0.999]]), torch.tensor([[1.0, 0.5, 0.0]]), torch.ones(1, 3)
+    step = lambda x: written(x, weights, erase, add)
+    for rate in cut:
+        F_ = paced(x, step(x), 1 - unerased(weights, erase), rate)
+        x = torch.lerp(x, F_, rate)
+    close(x, step(start), 1e-11)
+
+
+def test_a_whole_step_at_its_exact_rate_is_the_step_and_a_vanishing_one_the_flow(generator):
+    x, target, share = (rand(generator, 5) for _ in range(3))
+    assert torch.equal(paced(x, target, share, 1), target)
+    assert torch.equal(paced(x, target, share, torch.ones(())), target)
+    flow = paced(x, target, share, 0)
+    close(flow, x - torch.log1p(-share) / share * (target - x), 1e-12)
+    close(paced(x, target, share, 1e-9), flow, 1e-7)
+    assert_same_derivatives(
+        lambda x, t, s: paced(x, t, s, 0.3),
+        lambda x, t, s: x + (1 - (1 - s) ** 0.3) / (0.3 * s) * (t - x),
+        x,
+        target,
+        share,
+    )
+
+
+def test_nothing_and_everything_go_at_finite_rates(generator):
+    x, target = rand(generator, 3), rand(generator, 3)
+    share = torch.tensor([0.0, 1.0, 1e-200]).requires_grad_()
+    for rate in (0, 1e-3, 1):
+        out = paced(x, target, share, rate)
+        assert torch.isfinite(out).all()
+        (g,) = torch.autograd.grad(out.sum(), share, allow_unused=True)
+        assert torch.isfinite(g).all()
+        close(out[[0, 2]], target[[0, 2]], 1e-12)
 
 
 # --- no NaN -----------------------------------------------------------------------------------------------------------

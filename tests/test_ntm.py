@@ -178,7 +178,7 @@ class Variant:
 
 VARIANTS = {
     "read first": lambda: machine("LSTM", slots=4, width=2, read_first=True, clocked=False),
-    "feed-forward": lambda: machine("feed-forward", slots=4, width=2, clocked=False),
+    "feed-forward": lambda: machine("feed-forward", slots=4, width=2, clocked=False, exact_rates=True),
     "learned memory": lambda: machine("two LSTMs", slots=3, width=2, learn_memory=True, clocked=False, tau=2.0),
 }
 LAWS = [
@@ -249,9 +249,11 @@ def test_weights_stay_weights_and_cells_between_what_is_written_for_steps_up_to_
     assert run.xs.memory.sign().eq(x0.memory.sign()).logical_or(run.xs.memory == 0).all()
 
 
-def walker(slots=60, shift=1, clocked=False):
+def walker(slots=60, shift=1, **options):
     """A machine whose two heads begin at slot 1 and move by `shift` slots in each tau, whatever they read."""
-    model = NTM(feed_forward(1, 1, generator=seeded()), slots=slots, width=1, clocked=clocked, generator=seeded())
+    model = NTM(
+        feed_forward(1, 1, generator=seeded()), slots=slots, width=1, clocked=False, generator=seeded(), **options
+    )
     with torch.no_grad():
         model.W_heads.zero_()
         model.b_heads.zero_()
@@ -286,6 +288,17 @@ def test_an_erasure_held_for_tau_takes_all_but_e_to_the_minus_one_as_the_step_va
             run = integrate(model, torch.zeros(1, 0), x0, dt=1.0, steps=Fixed(1 / n), solver=Euler())
             torch.testing.assert_close(run.xs.memory[0, 1, 0], torch.tensor((1 - 1 / n) ** n), rtol=1e-9, atol=1e-12)
     torch.testing.assert_close(run.xs.memory[0, 1, 0], torch.tensor(math.exp(-1)), rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_at_exact_rates_an_erasure_held_for_tau_is_the_machines_at_every_step(n):
+    model = walker(slots=3, shift=0, exact_rates=True)
+    with torch.no_grad():
+        model.b_heads[9] = 1.0  # erase sigma(1)
+        x0 = model.initial_state()._replace(memory=torch.ones(3, 1))
+        run = integrate(model, torch.zeros(2, 0), x0, dt=1.0, steps=Fixed(1 / n), solver=Euler())
+    kept = 1 - torch.sigmoid(torch.tensor(1.0))
+    torch.testing.assert_close(run.xs.memory[:, 1, 0], torch.stack([kept, kept**2]), rtol=1e-12, atol=0)
 
 
 # --- symmetry ---------------------------------------------------------------------------------------------------------
@@ -376,6 +389,8 @@ def test_wrong_arguments_are_named():
             NTM(net, slots=4, width=2, tau=tau)
     with pytest.raises(ValueError, match=r"tau = -1.0|positive"):
         NTM(net, slots=4, width=2, tau=-1.0)
+    with pytest.raises(ValueError, match="exact as they are"):
+        NTM(net, slots=4, width=2, exact_rates=True)
     with pytest.raises(ValueError, match="has no tau to learn, but a period"):
         NTM(net, slots=4, width=2, learn_tau=True)
     model = NTM(net, slots=4, width=2, clocked=False)

@@ -1,6 +1,7 @@
 """What all networks with a memory share: a controller that sets heads, and an output that sees what they read."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Vector, check_size
 from ctrnn.models.gated import _within
+from ctrnn.models.memory.addressing import paced
 from ctrnn.steps import check_duration
 
 
@@ -37,6 +39,7 @@ class Controlled(Relaxation):
         writes: int,
         parts: Any,
         clocked: bool,
+        exact_rates: bool,
         tau: Any,
         learn_tau: bool,
     ) -> None:
@@ -60,7 +63,11 @@ class Controlled(Relaxation):
         start = controller.initial_state()
         self._controller = tree.map(lambda _: 0, start)
         self._said = controller.readout(start).shape[-1]
-        self._parts, self.clocked = parts, clocked
+        if clocked and exact_rates:
+            raise ValueError(
+                "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
+            )
+        self._parts, self.clocked, self.exact_rates = parts, clocked, exact_rates
         if not clocked:
             self.pace = Relaxation()  # keeps the memory's time constants
         self._set_tau(tau)
@@ -99,6 +106,10 @@ class Controlled(Relaxation):
     def _holds(self, rates: Any) -> bool:
         """Whether the memory stands still, between two ticks."""
         return self.clocked and not _is(rates.memory, 1)
+
+    def _paced(self, x: Tensor, target: Tensor, share: Callable[[], Tensor], rate: Any) -> Tensor:
+        """F of a part of which a whole step takes a share away, at its exact rate if that was asked for."""
+        return paced(x, target, share(), tree.per_leaf(rate, x)) if self.exact_rates else target
 
     @property
     def clock(self) -> Any:
@@ -167,6 +178,7 @@ class Controlled(Relaxation):
             "reads": self.reads,
             "writes": self.writes,
             "clocked": self.clocked,
+            "exact_rates": self.exact_rates,
             "tau": self.period if self.clocked else relaxed,
             "learn_tau": not self.clocked and isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
         }

@@ -1,5 +1,7 @@
 """Where a head looks: weightings over the slots of a memory, and what it does there."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -73,8 +75,12 @@ def written(memory: Memory, weights: Weights, erase: Words, add: Words) -> Memor
     """M_i prod_h (1 - w_hi e_h) + sum_h w_hi a_h: all heads erase, then all add (Graves et al. 2014, eqs. 3 and 4)."""
     if weights.shape[-2] == 1:
         return torch.addcmul(memory, weights.mT, add - erase * memory)
-    kept = remaining(weights.unsqueeze(-1) * erase.unsqueeze(-2), -3)
-    return torch.addcmul(weights.mT @ add, kept, memory)
+    return torch.addcmul(weights.mT @ add, unerased(weights, erase), memory)
+
+
+def unerased(weights: Weights, erase: Words) -> Memory:
+    """prod_h (1 - w_hi e_h): how much of what a slot holds survives a write."""
+    return remaining(weights.unsqueeze(-1) * erase.unsqueeze(-2), -3)
 
 
 def remaining(taken: Tensor, axis: int) -> Tensor:
@@ -107,3 +113,24 @@ def softly_allocated(usage: Float[Tensor, "*batch slot"], strength: float) -> Fl
     of softplus(2) = 2.13. On a memory whose slots are used equally all get the same.
     """
     return torch.softmax(-strength * usage, -1)
+
+
+def paced(x: Tensor, target: Tensor, share: Tensor, rate: Any) -> Tensor:
+    """The F for which steps that make up one tau end where one whole step does, x <- target, however tau is cut.
+
+    For a target (1 - share) x + b whose share and b are held: x + rho (target - x), where rho = (1 - (1 - share)^rate)
+    / (rate share) is 1 at rate = 1 and -log(1 - share) / share in the flow, the rate at which all of `share` is gone
+    after tau. What is to go wholly goes but for one rounding, which keeps the flow finite.
+
+    Args:
+        x, target: the part of the state, and where a whole step takes it.
+        share: how much of x a whole step takes away, from 0 to 1.
+        rate: alpha, of the step or of each sample.
+    """
+    eps = torch.finfo(x.dtype).eps
+    share = share.clamp(eps**2, 1 - eps)
+    rate = torch.as_tensor(rate, dtype=x.dtype, device=x.device)
+    part = torch.where(rate == 0, 1, rate)
+    log = torch.log1p(-share)
+    rho = torch.where(rate == 0, -log, -torch.expm1(part * log) / part) / share
+    return torch.lerp(x, target, torch.where(rate == 1, 1, rho).expand_as(x))

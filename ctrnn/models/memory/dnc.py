@@ -22,6 +22,7 @@ from ctrnn.models.memory.addressing import (
     nearest,
     remaining,
     softly_allocated,
+    unerased,
     written,
 )
 
@@ -102,6 +103,8 @@ class DNC(Controlled):
         allocation: None for the sorted one; a number for softmax(allocation (1 - u)), which is smooth (Ben-Ari & Bekker
             2017) but tells equal slots not apart.
         clocked: whether memory and heads tick, or flow.
+        exact_rates: of a memory that flows: erase, use, free and precede at the rates at which a whole tau does what
+            the discrete computer does, at any dt, while the heads hold.
         tau: of memory and heads: one number, the period if they are clocked; else also a DNCState of numbers whose
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
@@ -131,6 +134,7 @@ class DNC(Controlled):
         peaked: bool = False,
         allocation: float | None = None,
         clocked: bool = True,
+        exact_rates: bool = False,
         tau: Any = 1.0,
         learn_tau: bool = False,
         generator: Generator | None = None,
@@ -145,6 +149,7 @@ class DNC(Controlled):
             writes=writes,
             parts=DNCState((), 0, 0, 0, 0, linking, linking),
             clocked=clocked,
+            exact_rates=exact_rates,
             tau=tau,
             learn_tau=learn_tau,
         )
@@ -171,21 +176,27 @@ class DNC(Controlled):
             return x._replace(controller=controller)
         heads = self.interface(said)
         kept = remaining(heads.free.unsqueeze(-1) * x.read_weights, -2)
-        usage = (1 - (1 - x.usage) * remaining(x.write_weights, -2)) * kept
+        unwritten = remaining(x.write_weights, -2)
+        usage = self._paced(x.usage, (1 - (1 - x.usage) * unwritten) * kept, lambda: 1 - unwritten * kept, rates.usage)
         aims = aimed(heads.keys, heads.strengths, heads.masks)
         write = self._write_weights(x.memory, left(x.usage, usage, rates.usage), heads, aims)
         writing = left(x.write_weights, write, rates.write_weights)
-        held = x.memory * kept.unsqueeze(-1) if self.deallocating else x.memory
-        memory = written(held, writing, heads.erase, heads.add)
+        memory = self._written(x.memory, writing, heads, kept, rates.memory)
         link: Any = ()
         precedence: Any = ()
         if self.links:
             link = linkage.linked(x.link, writing, x.precedence)
-            precedence = linkage.preceding(x.precedence, writing)
+            new = linkage.preceding(x.precedence, writing)
+            precedence = self._paced(x.precedence, new, lambda: writing.sum(-1, keepdim=True), rates.precedence)
         found = left(x.memory, memory, rates.memory)
         order = left(x.link, link, rates.link)
         read = self._read_weights(x.read_weights, found, order, heads, aims)
         return DNCState(controller, memory, usage, write, read, link, precedence)
+
+    def _written(self, memory: Memory, writing: Weights, heads: Interface, kept: Tensor, rate: Any) -> Memory:
+        saved = kept.unsqueeze(-1) if self.deallocating else 1
+        new = written(memory * saved if self.deallocating else memory, writing, heads.erase, heads.add)
+        return self._paced(memory, new, lambda: 1 - saved * unerased(writing, heads.erase), rate)
 
     def interface(self, said: Vector) -> Interface:
         """What the controller tells its heads."""
@@ -229,7 +240,7 @@ class DNC(Controlled):
             peaks = heads.peaks.split(self.writes, -1)
             back, forth = (linkage.peaked(*pair) for pair in zip((back, forth), peaks, strict=True))
         ways = torch.cat([back, content.unsqueeze(-2), forth], -2)
-        return (heads.modes.unsqueeze(-2) @ ways).squeeze(-2)
+        return (heads.modes.unsqueeze(-1) * ways).sum(-2)
 
     def initial_state(self, *batch: int) -> DNCState:
         """Nothing written, nothing read: all zero."""

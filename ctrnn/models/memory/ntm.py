@@ -11,7 +11,17 @@ from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Input, Vector, check_size
 from ctrnn.models.gated import LSTM, LSTMState
 from ctrnn.models.memory._controlled import Controlled, left
-from ctrnn.models.memory.addressing import Memory, PerHead, Weights, Words, by_content, sharpened, shifted, written
+from ctrnn.models.memory.addressing import (
+    Memory,
+    PerHead,
+    Weights,
+    Words,
+    by_content,
+    sharpened,
+    shifted,
+    unerased,
+    written,
+)
 
 CONSTANT = 1e-6  # what every slot begins with, after Collier & Beel
 
@@ -84,6 +94,8 @@ class NTM(Controlled):
         learn_memory: learn what the memory holds at first; else it is 1e-6 everywhere, with which Collier & Beel (2018,
             ICANN, arXiv:1807.08518) found training twice as fast.
         clocked: whether memory and heads tick, or flow.
+        exact_rates: of a memory that flows: erase at the rates at which a whole tau erases what the discrete machine
+            does, at any dt, while the heads hold.
         tau: of memory and heads: one number, the period if they are clocked; else also an NTMState of numbers whose
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
@@ -118,6 +130,7 @@ class NTM(Controlled):
         learn_weights: bool = True,
         learn_memory: bool = False,
         clocked: bool = True,
+        exact_rates: bool = False,
         tau: Any = 1.0,
         learn_tau: bool = False,
         generator: Generator | None = None,
@@ -131,6 +144,7 @@ class NTM(Controlled):
             writes=writes,
             parts=NTMState((), 0, 0, 0, 0 if read_first else ()),
             clocked=clocked,
+            exact_rates=exact_rates,
             tau=tau,
             learn_tau=learn_tau,
         )
@@ -175,7 +189,9 @@ class NTM(Controlled):
         )
 
     def _written(self, x: NTMState, write: Weights, erase: Words, add: Words, rates: NTMState) -> Memory:
-        return written(x.memory, left(x.write_weights, write, rates.write_weights), erase, add)
+        weights = left(x.write_weights, write, rates.write_weights)
+        new = written(x.memory, weights, erase, add)
+        return self._paced(x.memory, new, lambda: 1 - unerased(weights, erase), rates.memory)
 
     def commands(self, said: Vector) -> tuple[Focus, Words, Words]:
         """What the controller tells its heads: where to go, and the write heads what to erase and what to add."""
