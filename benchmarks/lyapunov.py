@@ -15,6 +15,7 @@ import torch
 
 import ctrnn
 from ctrnn import analysis
+from ctrnn.analysis.lyapunov import _directions
 
 N, G, DT, EVERY = 200, 4.0, 0.1, 10
 
@@ -57,7 +58,7 @@ def in_jax(J: np.ndarray, x0: np.ndarray, duration: float, method: str) -> tuple
         Q, R = jnp.linalg.qr(Q)
         return x, Q, jnp.log(jnp.abs(jnp.diagonal(R)))
 
-    x, Q, total = jnp.asarray(x0), jnp.eye(N), jnp.zeros(N)
+    x, Q, total = jnp.asarray(x0), jnp.asarray(_directions(torch.as_tensor(x0)[None], N)[0].numpy()), jnp.zeros(N)
     jax.block_until_ready(interval(x, Q))
     begin = time.perf_counter()
     count = round(duration / (DT * EVERY))
