@@ -20,6 +20,8 @@ from ctrnn.analysis.fixed_points import fixed_points as fixed_points
 from ctrnn.analysis.linearise import jacobian as jacobian
 from ctrnn.analysis.lyapunov import LyapunovSpectrum as LyapunovSpectrum
 from ctrnn.analysis.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from ctrnn.analysis.mean_field import MeanField as MeanField
+from ctrnn.analysis.mean_field import dynamic_mean_field as dynamic_mean_field
 from ctrnn.analysis.memory import Memory as Memory
 from ctrnn.analysis.memory import linear_memory as linear_memory
 from ctrnn.analysis.memory import memory_capacity as memory_capacity
