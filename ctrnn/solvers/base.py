@@ -121,6 +121,23 @@ def _or(rate: Any, alpha: Any) -> Any:
     return rate or alpha
 
 
+def _clocked(model: Model) -> bool:
+    """Whether parts of the model's state are clocked.
+
+    Raises:
+        TypeError: it is made of a clocked network and does not say so; that would never tick.
+    """
+    if isinstance(model, Relaxation) and model.clock is not None:
+        return True
+    for inner in model.modules():
+        if isinstance(inner, Relaxation) and inner.clock is not None:
+            raise TypeError(
+                f"{class_name(model)} holds a clocked {class_name(inner)} and has no clock, so that it would never "
+                "tick: define clock, as Stack does, or build the inner network relaxed."
+            )
+    return False
+
+
 class Step(nn.Module):
     """x(t + dt) = step(t, dt, x, u): the one-step map as a module.
 
@@ -131,8 +148,7 @@ class Step(nn.Module):
     def __init__(self, model: Model, solver: Solver, dt: float | None = None) -> None:
         super().__init__()
         self.model = model
-        clocked = isinstance(model, Relaxation) and model.clock is not None
-        self.solver = Ticking(solver) if clocked and not solver.whole else solver
+        self.solver = Ticking(solver) if _clocked(model) and not solver.whole else solver
         self.dt = dt
 
     def forward(self, t: Tensor, dt: Scalar, x: State, u: Input) -> State:

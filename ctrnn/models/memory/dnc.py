@@ -86,8 +86,8 @@ class DNC(Controlled):
     At dt = tau this is the discrete computer. Below it there are two meanings. A *clocked* memory ticks: the controller
     flows at any dt and reads what is held, and at each multiple of tau all the rest takes one whole step. A *relaxed*
     memory (`clocked=False`) flows as the equations say: weights, usage and links stay within their bounds for all steps
-    dt <= tau of Euler, but a link between two slots that are written in turn, each for tau, falls from 1 to 0.23 as dt
-    goes to 0, and a(u) jumps where the order of usages changes.
+    dt <= tau of Euler and Heun, but a link between two slots that are written in turn, each for tau, falls from 1 to
+    0.23 as dt goes to 0, and a(u) jumps where the order of usages changes.
 
     Args:
         controller: any relaxation that reads (u, r): its n_in is that of u plus reads * width. The paper's is an
@@ -103,8 +103,9 @@ class DNC(Controlled):
         allocation: None for the sorted one; a number for softmax(allocation (1 - u)), which is smooth (Ben-Ari & Bekker
             2017) but tells equal slots not apart.
         clocked: whether memory and heads tick, or flow.
-        exact_rates: of a memory that flows: erase, use, free and precede at the rates at which a whole tau does what
-            the discrete computer does, at any dt, while the heads hold.
+        exact_rates: of a memory that flows: erase, use, free and precede at the rates at which Euler's steps do in a
+            whole tau what the discrete computer does, at any dt, while the heads hold. Other solvers need steps far
+            below tau for them.
         tau: of memory and heads: one number, the period if they are clocked; else also a DNCState of numbers whose
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.

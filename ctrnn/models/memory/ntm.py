@@ -79,8 +79,8 @@ class NTM(Controlled):
     At dt = tau this is the discrete machine. Below it there are two meanings. A *clocked* memory ticks: the controller
     flows at any dt and reads what is held, and at each multiple of tau the heads move and write once, wholly. A
     *relaxed* memory (`clocked=False`) flows as the equations say: weights stay weights and a cell stays between what it
-    held and what is written for all steps dt <= tau of Euler, but a shift by one slot takes place one slot per tau on
-    average with a variance of 1 - dt / tau, which the exponents must fight.
+    held and what is written for all steps dt <= tau of Euler and Heun, but a head moves one slot per tau on average
+    with a variance of 1 - dt / tau, which the exponents must fight.
 
     Args:
         controller: any relaxation that reads (u, r): its n_in is that of u plus reads * width. The paper's are an
@@ -94,8 +94,8 @@ class NTM(Controlled):
         learn_memory: learn what the memory holds at first; else it is 1e-6 everywhere, with which Collier & Beel (2018,
             ICANN, arXiv:1807.08518) found training twice as fast.
         clocked: whether memory and heads tick, or flow.
-        exact_rates: of a memory that flows: erase at the rates at which a whole tau erases what the discrete machine
-            does, at any dt, while the heads hold.
+        exact_rates: of a memory that flows: erase at the rates at which Euler's steps erase in a whole tau what the
+            discrete machine does, at any dt, while the heads hold. Other solvers need steps far below tau for them.
         tau: of memory and heads: one number, the period if they are clocked; else also an NTMState of numbers whose
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
