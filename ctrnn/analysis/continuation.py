@@ -1,6 +1,7 @@
 """Branches of equilibria as a parameter changes, and the points where their number or stability changes."""
 
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -137,7 +138,8 @@ class Equilibria:
         self.values = named_values(model, parameter, self.u)
         n = sum(leaf.numel() for leaf in tree.leaves(self.like))
         self.weights = np.append(np.full(n, 1 / n), 1.0)
-        self._jacobian = torch.func.jacrev(self.field)
+        # Newton, the tangent and every test function ask at the same place.
+        self._jacobian = lru_cache(maxsize=8)(self._jacobian_of)
 
     def field(self, z: Tensor) -> Tensor:
         """dx/dt (D,) at z = (x, p)."""
@@ -151,9 +153,12 @@ class Equilibria:
     def residual(self, z: Array) -> Array:
         return self.field(torch.from_numpy(z)).numpy()
 
-    @torch.no_grad()
     def jacobian(self, z: Array) -> Array:
-        return self._jacobian(torch.from_numpy(z)).numpy()
+        return self._jacobian(z.tobytes())
+
+    @torch.no_grad()
+    def _jacobian_of(self, z: bytes) -> Array:
+        return torch.func.jacrev(self.field)(torch.frombuffer(bytearray(z), dtype=torch.float64)).numpy()
 
 
 def named_values(model: Model, parameter: Parameter, u: Tensor) -> Callable[[Tensor], Mapping[str, Tensor]]:

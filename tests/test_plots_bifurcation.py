@@ -1,0 +1,52 @@
+"""Bifurcation diagrams show what the branches hold."""
+
+import numpy as np
+import pytest
+import torch
+from matplotlib.figure import Figure
+
+from ctrnn import analysis, plots
+from ctrnn.plots.style import QUIET
+from tests.test_continuation import two_neurons
+
+
+@pytest.fixture(scope="module")
+def found():
+    torch.set_default_dtype(torch.float64)
+    model, family = two_neurons()
+    branch = analysis.continue_equilibria(model, torch.tensor([2.0, 1.0]), family, (3.0, 4.6))
+    return branch, analysis.continue_cycles(model, branch.points[0], family, (3.0, 4.4))
+
+
+def test_stable_stretches_are_solid_and_unstable_ones_dashed_and_grey_without_a_gap(found):
+    branch, _ = found
+    ax = plots.equilibria(Figure().subplots(), branch, 1)
+    stable, unstable, hopf = ax.lines
+    assert (stable.get_linestyle(), unstable.get_linestyle(), unstable.get_color()) == ("-", "--", QUIET)
+    assert stable.get_xdata()[-1] == unstable.get_xdata()[0]
+    np.testing.assert_array_equal(
+        np.concatenate([stable.get_ydata()[:-1], unstable.get_ydata()]), branch.x[:, 1].numpy()
+    )
+    assert hopf.get_xdata() == pytest.approx([4.0])
+    assert hopf.get_ydata() == pytest.approx([1.5])
+    assert ax.get_legend_handles_labels()[1] == ["Hopf"]
+
+
+def test_a_cycle_is_drawn_by_its_greatest_and_least_value(found):
+    _, branch = found
+    ax = plots.cycles(Figure().subplots(), branch, label="cycle")
+    top, bottom = ax.lines
+    np.testing.assert_array_equal(top.get_ydata(), branch.orbits[:, :, 0].amax(1).numpy())
+    np.testing.assert_array_equal(bottom.get_ydata(), branch.orbits[:, :, 0].amin(1).numpy())
+    assert ax.get_legend_handles_labels()[1] == ["cycle"]
+
+
+def test_the_period_is_drawn_along_the_branch(found):
+    _, branch = found
+    (line,) = plots.period(Figure().subplots(), branch).lines
+    np.testing.assert_array_equal(line.get_ydata(), branch.period.numpy())
+
+
+def test_a_coordinate_that_does_not_exist_is_named(found):
+    with pytest.raises(ValueError, match=r"unit = 2: .* coordinates 0 to 1"):
+        plots.equilibria(Figure().subplots(), found[0], 2)
