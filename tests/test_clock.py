@@ -207,6 +207,12 @@ def test_samples_of_different_lengths_and_edges_run_as_they_would_alone(kind):
         torch.testing.assert_close(own.ys[:, i], alone, rtol=1e-12, atol=1e-13)
 
 
+def test_the_times_of_each_sample_may_be_as_coarse_as_float32():
+    times = (1000 + torch.arange(30) / 10).to(torch.float32)[:, None]
+    ticks = due(1.0, times, torch.full_like(times, 0.1))
+    assert ticks[:, 0].tolist() == ([0.0] * 9 + [1.0]) * 3
+
+
 def test_a_tick_sees_the_drive_at_its_end():
     model = network()
     ramp = Function(lambda t: t.expand(4).to(torch.float64))

@@ -24,10 +24,12 @@ def due(period: float | None, t: Any, dt: Scalar) -> Any:
     if torch.compiler.is_compiling() or (isinstance(t, Tensor) and t.ndim):
         if not isinstance(dt, Tensor) and dt >= (1 - NEAR) * period:
             return 1
-        before, after = torch.floor(t / period + NEAR), (t + dt) / period
-        counts = torch.floor(after + NEAR) - before
+        after = (t + dt) / period
+        near = NEAR + 8 * torch.finfo(t.dtype).eps * after.abs()
+        before = torch.floor(t / period + near)
+        counts = torch.floor(after + near) - before
         if not torch.compiler.is_compiling():
-            _check(bool(((counts == 0) | ((counts == 1) & (after - before - 1 <= NEAR))).all()), period)
+            _check(bool(((counts == 0) | ((counts == 1) & (after - before - 1 <= near))).all()), period)
         return counts.to(t.dtype)
     begin, length = (float(v.detach()) if isinstance(v, Tensor) else float(v) for v in (t, dt))
     last, end = math.floor(begin / period + NEAR), (begin + length) / period
