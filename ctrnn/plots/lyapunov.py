@@ -17,7 +17,11 @@ def exponents(
     label: str | None = None,
     color: str | None = None,
 ) -> Axes:
-    """The exponents, greatest first, against i / N with a dotted line at zero; N is `size`, or how many there are."""
+    """The exponents, greatest first, against i / N with a dotted line at zero; N is `size`, or how many there are.
+
+    Raises:
+        ValueError: the exponents are not those of one run.
+    """
     values = np.asarray(values)
     if values.ndim != 1:
         raise ValueError(f"values must be the exponents (k,) of one run, got the shape {values.shape}: pick a row.")
@@ -25,7 +29,7 @@ def exponents(
     marker = "o" if len(values) <= 20 else None
     ax.axhline(0, color=QUIET, ls=":", lw=0.8, zorder=0)
     ax.plot(np.arange(1, len(values) + 1) / n, values, marker=marker, ms=3, label=label, color=color)
-    ax.set(xlabel="$i\\,/\\,N$", ylabel="Lyapunov exponent / (1 / $\\tau$)")
+    ax.set(xlabel="$i\\,/\\,N$", ylabel="Lyapunov exponent (1/$\\tau$)")
     return ax
 
 
@@ -35,18 +39,25 @@ def running_exponents(
     history: Float[Any, "interval k"],
     standard_error: Float[Any, " k"] | None = None,
 ) -> Axes:
-    """The running estimate of each exponent over time, with a bar of two standard errors at the end."""
+    """The running estimate of each exponent over time, and a band of two standard errors about where it ended.
+
+    Raises:
+        ValueError: the arrays are not those of one run.
+    """
     ts, history = np.asarray(ts), np.asarray(history)
     if history.ndim != 2 or len(history) != len(ts):
         raise ValueError(
             f"history must be (interval, k) of one run with {len(ts)} intervals as ts has, got {history.shape}."
         )
-    errors = None if standard_error is None else 2 * np.asarray(standard_error)
+    k = history.shape[1]
+    errors = None if standard_error is None else np.asarray(standard_error)
+    if errors is not None and errors.shape != (k,):
+        raise ValueError(f"standard_error must hold {k} numbers, one for each exponent, got the shape {errors.shape}.")
     ax.axhline(0, color=QUIET, ls=":", lw=0.8, zorder=0)
-    for i in range(history.shape[1]):
-        color = CYCLE[i % len(CYCLE)]
+    for i in range(k):
+        color, end = CYCLE[i % len(CYCLE)], history[-1, i]
         ax.plot(ts, history[:, i], color=color, label=f"$\\lambda_{{{i + 1}}}$")
         if errors is not None:
-            ax.errorbar(ts[-1], history[-1, i], errors[i], color=color, capsize=2, lw=1.2)
-    ax.set(xlabel="time / $\\tau$", ylabel="running estimate / (1 / $\\tau$)")
+            ax.fill_between(ts[[0, -1]], end - 2 * errors[i], end + 2 * errors[i], color=color, alpha=0.2, lw=0)
+    ax.set(xlabel="time / $\\tau$", ylabel="running estimate (1/$\\tau$)")
     return ax
