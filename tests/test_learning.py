@@ -261,6 +261,24 @@ def test_the_gap_scores_the_same_trials_at_half_the_step_and_adaptively():
     assert len({coarse["mse"], half["mse"], exact["mse"]}) == 3
 
 
+@pytest.mark.parametrize(
+    ("options", "length"), [({}, 0.5), ({"solver": ExponentialEuler()}, 0.5), ({"steps": Fixed(0.2)}, 0.5 / 3)]
+)
+def test_a_fitted_network_comes_with_the_map_by_which_it_was_run(options, length):
+    fitted = fit(network(), FLIPFLOP, **SHORT, **options)
+    assert fitted.step.dt == length
+    assert fitted.step.model is fitted.model
+    u, x = torch.ones(1), torch.full((8,), 0.3)
+    run = integrate(fitted.model, u[None], x, dt=0.5, **options).xs[-1]
+    for _ in range(round(0.5 / length)):
+        x = fitted.step(torch.zeros(()), length, x, u)
+    assert torch.allclose(x, run, atol=1e-14)
+
+
+def test_a_network_that_chose_its_own_steps_comes_with_no_map():
+    assert fit(network(), FLIPFLOP, **SHORT, steps=Adaptive(1e-3, 1e-4)).step is None
+
+
 def test_there_is_no_gap_where_there_is_no_finer_step():
     assert fit(network(), FLIPFLOP, **SHORT, solver=Iterate()).gap is None
     adaptive = fit(network(), FLIPFLOP, **SHORT, solver=Tsit5(), steps=Adaptive(1e-3, 1e-3))

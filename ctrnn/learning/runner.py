@@ -16,7 +16,7 @@ from ctrnn.adjoints import Adjoint, Backprop
 from ctrnn.drive import Held
 from ctrnn.dynamics import Model
 from ctrnn.errors import IntegrationError
-from ctrnn.solvers import Euler, Iterate, Solver
+from ctrnn.solvers import Euler, Iterate, Solver, Step
 from ctrnn.steps import Adaptive, Fixed, whole_steps
 from ctrnn.tasks import Task, Trials
 from ctrnn.trajectory import Stats, Trajectory
@@ -79,6 +79,13 @@ class Runner:
                 scores[name] = None
                 problems.append(f"{name}: {problem}")
         return Gap(self.score(model, task, trials), scores["half"], scores["adaptive"], tuple(problems))
+
+    def step(self, model: nn.Module, dt: float) -> Step | None:
+        """The map by which a run on samples of length dt moves the state; None if there is none of fixed length."""
+        if not isinstance(model, Model) or isinstance(self.steps, Adaptive):
+            return None
+        length = dt if self.steps is None else whole_steps(dt, self.steps.dt)[1]
+        return Step(model, Euler() if self.solver is None else self.solver, dt=length)
 
     def longest_step(self, dt: float) -> float | None:
         """The step above which Euler needs every tau, for samples of length dt; None if another solver is used."""

@@ -27,6 +27,7 @@ from ctrnn.learning.distributions import Distribution, draw, longest, shortest
 from ctrnn.learning.metrics import Metrics, Record
 from ctrnn.learning.penalties import Penalty
 from ctrnn.learning.runner import Gap, Runner
+from ctrnn.solvers import Step
 from ctrnn.tasks import Task, Trials
 from ctrnn.trajectory import Trajectory
 
@@ -45,6 +46,7 @@ class Fitted(NamedTuple):
     score: dict[str, float]  # `task.evaluate` on fresh held-out trials, at the (longest) step of the training
     gap: Gap | None  # scores on the same trials at finer steps; None where there is no finer step
     updates: int
+    step: Step | None  # the map that `model` was trained as, at that step; None where it chose its own steps
 
 
 class TrainingError(RuntimeError):
@@ -271,7 +273,8 @@ class Training:
         gap = self.runner.gap(learner.model, self.held_out, trials)
         score = self.runner.score(learner.model, self.held_out, trials) if gap is None else gap.dt
         learner.optimizer.zero_grad()
-        return Fitted(learner.model, learner.history, score, gap, self.updates)
+        step = self.runner.step(learner.model, longest(self.dt))
+        return Fitted(learner.model, learner.history, score, gap, self.updates, step)
 
     def _failed(self, update: int, learner: Learner, problem: str, fix: str = CALMER) -> TrainingError:
         learner.optimizer.zero_grad()
