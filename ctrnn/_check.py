@@ -87,12 +87,12 @@ def arguments(drive: Drive, t_span: Any, solver: Any, steps: Any, adjoint: Any, 
         _adaptive(solver, save, noise)
 
 
-def clock(model: Model, steps: Fixed | Adaptive, whole_run: bool) -> None:
-    """Clocked parts move at the ends of fixed steps; `whole_run` is an adjoint that leaves the steps to torchdiffeq."""
-    if isinstance(model, Relaxation) and model.clock is not None and (isinstance(steps, Adaptive) or whole_run):
+def clock(model: Model, solver: Solver, whole_run: bool) -> None:
+    """Clocked parts move at the ends of our own steps; `whole_run` is an adjoint that leaves them to torchdiffeq."""
+    if isinstance(model, Relaxation) and model.clock is not None and (solver.own_steps or whole_run):
         raise ValueError(
-            f"{class_name(model)} has clocked parts, which move at the ends of fixed steps: pass steps=Fixed(dt) with "
-            "dt the period or an integer fraction of it and adjoint=Backprop() or Recompute(), or build it relaxed."
+            f"{class_name(model)} has clocked parts, which move between the steps of this package: take a solver such "
+            "as Tsit5() or Euler() and adjoint=Backprop() or Recompute(), or build it relaxed."
         )
 
 

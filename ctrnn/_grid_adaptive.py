@@ -109,7 +109,8 @@ def _kept(drive: Drive, spans: list[Stretch], save: Save | None) -> list[int]:
     """The stretches at whose ends a state is kept; -1 is x0."""
     if isinstance(save, Last) or not isinstance(drive, Sampled):
         return [len(spans) - 1]
-    return ([-1] if isinstance(drive, Linear) else []) + list(range(len(spans)))
+    ends = [k for k, s in enumerate(spans) if k + 1 == len(spans) or spans[k + 1].interval != s.interval]
+    return ([-1] if isinstance(drive, Linear) else []) + ends
 
 
 def _locate(wanted: Tensor, line: Timeline, moving: _Line, found: Found, free: bool) -> tuple[Tensor, Tensor, Tensor]:

@@ -15,13 +15,13 @@ from ctrnn._grid_adaptive import adaptive, timeline
 from ctrnn._march import Noise, Source, noise_seeds
 from ctrnn._read_off import read_off
 from ctrnn._search import Found, search
-from ctrnn._stretches import Stretch, number, stretches
+from ctrnn._stretches import Stretch, cut_at_ticks, number, stretches
 from ctrnn._types import State
 from ctrnn.adjoints.backprop import Backprop
 from ctrnn.adjoints.backsolve import Backsolve
 from ctrnn.adjoints.base import Adjoint, Problem
 from ctrnn.drive import Drive, Function, Held, Piece, Sampled, Silence
-from ctrnn.dynamics import Model
+from ctrnn.dynamics import Model, Relaxation
 from ctrnn.solvers.base import Solver, Step
 from ctrnn.solvers.explicit import Tsit5
 from ctrnn.solvers.relaxation import Euler, Iterate
@@ -74,14 +74,17 @@ def integrate(
     check.options(model, dt, t_span, save, generator, progress, on_failure)
     drive, steps, solver = _resolve(drive, dt, t_span, solver, steps)
     check.arguments(drive, t_span, solver, steps, adjoint, save, noise)
-    check.clock(model, steps, isinstance(adjoint, Backsolve))
+    check.clock(model, solver, isinstance(adjoint, Backsolve))
     x0, batch = check.start(model, drive.us.shape[1:-1] if isinstance(drive, Sampled) else torch.Size(), x0)
     check.values(model, drive, x0, steps)
     check.function(model, drive, t_span, batch, steps)
     if noise is not None:
         check.sigma(model, solver, noise, x0)
     solver = adjoint.solver(solver, steps)
-    run = Run(model, drive, x0, batch, stretches(drive, t_span), solver, steps, save, progress)
+    spans = stretches(drive, t_span)
+    if isinstance(model, Relaxation) and model.clock is not None and not solver.whole:
+        spans = cut_at_ticks(spans, model.clock, steps.dt if isinstance(steps, Fixed) else None)
+    run = Run(model, drive, x0, batch, spans, solver, steps, save, progress)
     laid = _adaptive(run) if isinstance(steps, Adaptive) and not solver.own_steps else _fixed(run)
     check.euler(model, solver, laid.problem.grid)
     if noise is not None:

@@ -1,10 +1,12 @@
 """The stretches of time of a run, each inside one interval of its drive: steps never cross their ends."""
 
+import math
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ctrnn import _tree as tree
 from ctrnn._derivative import moves
 from ctrnn.drive import Drive, Function, Sampled
 from ctrnn.steps import At, whole_steps
@@ -111,6 +113,22 @@ def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
         last = spans[-1]
         spans = [*spans[:-1], last._replace(length=times[-1] - last.start)]
     return [part for s in spans for part in _cut(s, times, dt, moving)]
+
+
+def cut_at_ticks(spans: list[Stretch], clock: Any, dt: float | None) -> list[Stretch]:
+    """Stretches with the multiples of all periods of a clock as edges, except where a whole step dt ends there anyway.
+
+    Samples that have times of their own are left as they are.
+    """
+    periods = {period for period in tree.leaves(clock) if period is not None}
+    return [part for s in spans for part in _cut(s, _ticks_in(s, periods), dt or number(s.length), False)]
+
+
+def _ticks_in(s: Stretch, periods: set[Any]) -> list[float]:
+    if isinstance(s.start, Tensor) and s.start.ndim:
+        return []
+    begin, end = number(s.start), _end(s)
+    return sorted({k * p for p in periods for k in range(math.ceil(begin / p), math.floor(end / p) + 1)})
 
 
 def _check_inside(save: At, spans: list[Stretch]) -> None:

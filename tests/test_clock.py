@@ -12,7 +12,9 @@ from torch import Tensor
 from ctrnn import (
     RK4,
     Adaptive,
+    At,
     Backsolve,
+    Bosh3,
     Euler,
     Every,
     ExponentialEuler,
@@ -23,7 +25,10 @@ from ctrnn import (
     Iterate,
     Order,
     Recompute,
+    Rodas4,
     Step,
+    TorchDiffEq,
+    Tsit5,
     integrate,
     sweep,
 )
@@ -178,6 +183,62 @@ def test_links_and_allocation_are_exact_at_every_step(n):
 # --- in every kind of run ---------------------------------------------------------------------------------------------
 
 
+ADAPTIVE = Adaptive(1e-6, 1e-7)
+
+
+@every_kind
+@pytest.mark.parametrize("solver", [Tsit5(), Bosh3(), Rodas4()], ids=str)
+def test_adaptive_steps_end_at_the_ticks(kind, solver):
+    model, us = network(kind), drive(2, 2)
+    fixed = integrate(model, us, dt=1.0, steps=Fixed(1 / 32), solver=RK4())
+    runs = [integrate(model, Held(us, 1.0), steps=ADAPTIVE, solver=solver)]
+    with torch.no_grad():
+        runs.append(integrate(model, Held(us, 1.0), steps=ADAPTIVE, solver=solver))
+    for run in runs:
+        for a, b in zip(tree.leaves(run.xs), tree.leaves(fixed.xs), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=2e-6)
+    gradients = [torch.autograd.grad(run.ys.square().sum(), model.W_heads)[0] for run in (fixed, runs[0])]
+    torch.testing.assert_close(*gradients, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("tau", [0.25, 1.0, 2.5])
+def test_so_they_do_where_ticks_lie_within_a_sample_or_samples_within_a_period(tau):
+    model, us = network(tau=tau), drive(5)
+    run = integrate(model, Held(us, 1.0), steps=ADAPTIVE)
+    fixed = integrate(model, us, dt=1.0, steps=Fixed(1 / 16), solver=RK4())
+    assert run.ys.shape == fixed.ys.shape
+    torch.testing.assert_close(run.ys, fixed.ys, rtol=0, atol=2e-6)
+    lengths = torch.tensor([5, 2, 4])
+    cut = integrate(model, Held(us, 1.0, lengths=lengths), steps=ADAPTIVE)
+    torch.testing.assert_close(cut.ys[:2], run.ys[:2], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(("dt", "start"), [(0.7, 0.0), (1.0, 0.3), (2.5, -1.2)])
+def test_fixed_steps_are_cut_where_ticks_lie_between_their_ends(dt, start):
+    model, us = network(), drive(4)
+    span = (start, start + 4 * dt)
+    steps = integrate(model, us, dt=dt, t_span=span, solver=RK4())
+    fine = integrate(model, Held(us, dt, t0=start), steps=Adaptive(1e-8, 1e-9))
+    torch.testing.assert_close(steps.ts, fine.ts)
+    torch.testing.assert_close(steps.ys, fine.ys, rtol=0, atol=3e-3)
+    finer = integrate(model, Held(us, dt, t0=start), steps=Fixed(dt / 16), solver=RK4())
+    torch.testing.assert_close(finer.ys, fine.ys, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("solver", [Tsit5(), Bosh3(), Rodas4()], ids=str)
+def test_between_ticks_dense_output_holds_what_is_clocked(solver):
+    model = network()
+    times = torch.tensor([0.3, 1.0, 1.7, 2.0, 2.5, 3.0])
+    ramp = Function(lambda t: t.expand(*t.shape[:-1], 4) if t.ndim else t.expand(4))
+    with torch.no_grad():
+        run = integrate(model, ramp, t_span=(0.0, 3.0), steps=Adaptive(1e-5, 1e-6), solver=solver, save=At(times))
+    assert torch.equal(run.xs.memory[0], model.initial_state().memory)
+    assert torch.equal(run.xs.memory[1], run.xs.memory[2])
+    assert torch.equal(run.xs.memory[3], run.xs.memory[4])
+    for k in (1, 3, 5):
+        assert not torch.equal(run.xs.memory[k], run.xs.memory[k - 1])
+
+
 @every_kind
 def test_recomputing_gives_the_same_gradient(kind):
     model = network(kind)
@@ -298,14 +359,12 @@ def test_a_period_is_set_by_tau_and_passed_on():
 
 def test_runs_that_cannot_keep_the_clock_are_refused():
     model, us = network(), drive()
-    for how in ({"steps": Adaptive()}, {"dt": 1.0, "adjoint": Backsolve()}):
-        given_ = us if "dt" in how else Held(us, 1.0)
-        with pytest.raises(ValueError, match=r"NTM has clocked parts.*steps=Fixed\(dt\).*build it relaxed"):
-            integrate(model, given_, **how)
+    for how in ({"steps": Adaptive(), "solver": TorchDiffEq("dopri5")}, {"steps": Fixed(1.0), "adjoint": Backsolve()}):
+        with pytest.raises(ValueError, match=r"NTM has clocked parts.*Tsit5\(\).*build it relaxed"):
+            integrate(model, Held(us, 1.0), **how)
+    edges = torch.arange(7.0)[:, None] + torch.tensor([0.0, 0.3, 0.0])
     with pytest.raises(ValueError, match="begin the run at a multiple"):
-        integrate(model, us, dt=1.0, t_span=(0.3, 6.3))
-    with pytest.raises(ValueError, match="take dt = 1 or an integer fraction"):
-        integrate(model, us, dt=0.7)
+        integrate(model, Held(us, edges=edges), steps=Fixed(1.0))
 
 
 class Deaf(Relaxation):

@@ -121,6 +121,44 @@ def _or(rate: Any, alpha: Any) -> Any:
     return rate or alpha
 
 
+@dataclass(frozen=True)
+class TickingEmbedded(Ticking, EmbeddedSolver):
+    """The same for a solver with an error estimate, which starts anew after each step."""
+
+    solver: EmbeddedSolver
+
+    @property
+    def error_order(self) -> int | None:  # type: ignore[override]
+        return self.solver.error_order
+
+    @property
+    def starts_with_slope(self) -> bool:  # type: ignore[override]
+        return self.solver.starts_with_slope
+
+    def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
+        assert isinstance(model, Relaxation)
+        attempt = self.solver.attempt(model, t, dt, x, u, first)
+        rates = ticks(model, t, dt)
+        end = attempt.x if rates is None else swept(model, t + dt, attempt.x, value(u, 1.0), rates)
+        return attempt._replace(x=end, last=None)
+
+    def interpolate(
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+    ) -> State:
+        assert isinstance(model, Relaxation)
+        kept = attempt._replace(x=_held(model.clock, x, attempt.x))
+        return _held(model.clock, x, self.solver.interpolate(model, t, dt, x, u, kept, theta))
+
+
+def _held(clock: Any, x: State, later: State) -> State:
+    """The flowing parts of a later state, and the clocked ones as they were."""
+    return tree.map(lambda period, old, new: new if period is None else old, clock, x, later)
+
+
+def _ticking(solver: Solver) -> Solver:
+    return TickingEmbedded(solver) if isinstance(solver, EmbeddedSolver) else Ticking(solver)
+
+
 def _clocked(model: Model) -> bool:
     """Whether parts of the model's state are clocked.
 
@@ -148,7 +186,7 @@ class Step(nn.Module):
     def __init__(self, model: Model, solver: Solver, dt: float | None = None) -> None:
         super().__init__()
         self.model = model
-        self.solver = Ticking(solver) if _clocked(model) and not solver.whole else solver
+        self.solver = _ticking(solver) if _clocked(model) and not solver.whole else solver
         self.dt = dt
 
     def forward(self, t: Tensor, dt: Scalar, x: State, u: Input) -> State:

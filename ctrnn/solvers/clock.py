@@ -29,6 +29,8 @@ def due(period: float | None, t: Any, dt: Scalar) -> Any:
         before = torch.floor(t / period + near)
         counts = torch.floor(after + near) - before
         if not torch.compiler.is_compiling():
+            if not bool(counts.any()):
+                return 0
             _check(bool(((counts == 0) | ((counts == 1) & (after - before - 1 <= near))).all()), period)
         return counts.to(t.dtype)
     begin, length = (float(v.detach()) if isinstance(v, Tensor) else float(v) for v in (t, dt))
