@@ -30,6 +30,57 @@ def test_stable_points_are_black_and_unstable_ones_red_crosses(ax):
     assert [text.get_text() for text in ax.legend().get_texts()] == ["stable (1)", "saddles (2)"]
 
 
+def test_saddles_are_told_apart_by_the_number_of_their_unstable_directions(ax):
+    x = np.arange(10.0).reshape(5, 2)
+    plots.points(ax, x, [True, False, False, False, False], unstable=[0, 1, 2, 1, 0])
+    names = [text.get_text() for text in ax.legend().get_texts()]
+    assert names == [
+        "stable (1)",
+        "0 unstable directions (1)",
+        "1 unstable direction (2)",
+        "2 unstable directions (1)",
+    ]
+    assert np.array_equal(ax.collections[2].get_offsets(), x[[1, 3]])
+
+
+def test_points_without_a_flag_each_are_refused(ax):
+    with pytest.raises(ValueError, match="3 points need a flag"):
+        plots.points(ax, np.zeros((3, 2)), [True])
+
+
+def test_mode_lines_run_along_what_grows_as_far_as_the_eigenvalue_says(ax):
+    x = np.array([[1.0, 2.0]])
+    directions = np.array([[[1.0, 0.0], [0.0, 1.0]]], dtype=complex)  # columns
+    plots.mode_lines(ax, x, directions, np.array([[1.5, 0.5]], dtype=complex), "map", scale=2.0)
+    (line,) = ax.lines
+    assert np.allclose(line.get_xydata(), [[-2.0, 2.0], [4.0, 2.0]])
+
+
+def test_the_mode_lines_of_a_growing_spiral_span_its_plane(ax):
+    values, vectors = np.linalg.eig(np.array([[0.1, -2.0], [1.0, 0.1]]))
+    plots.mode_lines(ax, np.zeros((1, 2)), vectors[None], values[None], "flow")
+    ends = np.stack([line.get_xydata()[1] for line in ax.lines])
+    assert np.linalg.matrix_rank(ends, tol=1e-6) == 2
+
+
+def test_decaying_modes_have_no_lines(ax):
+    plots.mode_lines(ax, np.zeros((1, 2)), np.eye(2)[None] + 0j, np.array([[-0.1, -3.0 + 0j]]), "flow")
+    assert len(ax.lines) == 0
+
+
+def test_a_histogram_of_q_counts_every_start_and_says_what_was_not_finite(ax):
+    plots.q_histogram(ax, [0.0, 2e-32, 3e-7, 4e-7, np.inf], limit=1e-20)
+    heights = {round(bar.get_x()): round(bar.get_height()) for bar in ax.patches if bar.get_height()}
+    assert heights == {-33: 1, -32: 1, -7: 2}
+    assert "1 not finite" in ax.get_xlabel()
+    assert ax.lines[0].get_xdata()[0] == pytest.approx(-20)
+
+
+def test_a_spectrum_of_no_known_kind_is_refused(ax):
+    with pytest.raises(ValueError, match=r"'flow'.*or 'map'"):
+        plots.spectrum(ax, [0.5], "circle")
+
+
 def test_points_go_into_three_dimensions_as_well():
     ax = Figure().add_subplot(projection="3d")
     plots.points(ax, np.zeros((2, 3)), np.array([True, False]))

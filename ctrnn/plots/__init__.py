@@ -3,6 +3,7 @@
 from ctrnn.plots.bifurcation import cycles as cycles
 from ctrnn.plots.bifurcation import equilibria as equilibria
 from ctrnn.plots.bifurcation import period as period
+from ctrnn.plots.flow import mode_lines as mode_lines
 from ctrnn.plots.flow import points as points
 from ctrnn.plots.flow import trajectories as trajectories
 from ctrnn.plots.flow import vector_field as vector_field
@@ -11,6 +12,7 @@ from ctrnn.plots.learning import heat as heat
 from ctrnn.plots.learning import sweep as sweep
 from ctrnn.plots.lyapunov import exponents as exponents
 from ctrnn.plots.lyapunov import running_exponents as running_exponents
+from ctrnn.plots.spectra import q_histogram as q_histogram
 from ctrnn.plots.spectra import spectrum as spectrum
 from ctrnn.plots.style import DOUBLE as DOUBLE
 from ctrnn.plots.style import SINGLE as SINGLE

@@ -1,13 +1,16 @@
 """State space: trajectories and fixed points in two or three coordinates."""
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Complex, Float, Int
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from ctrnn.plots.spectra import is_unstable
 from ctrnn.plots.style import STABLE, TRAJECTORY, UNSTABLE
+
+INDEX_MARKERS = ("s", "x", "^", "*", "P")  # of points with 0 (neutral), 1, 2, 3, more unstable directions
 
 
 def trajectories(
@@ -21,15 +24,72 @@ def trajectories(
     return ax
 
 
-def points(ax: Axes, x: Float[Any, "point axis"], stable: Bool[Any, " point"], *, size: float = 28.0) -> Axes:
-    """Draw fixed points: stable ones black and filled, unstable ones red crosses."""
+def points(
+    ax: Axes,
+    x: Float[Any, "point axis"],
+    stable: Bool[Any, " point"],
+    *,
+    unstable: Int[Any, " point"] | None = None,
+    size: float = 28.0,
+) -> Axes:
+    """Draw fixed points: stable ones black and filled, the others red.
+
+    Args:
+        ax: 3-D for three coordinates.
+        x: points in two or three coordinates.
+        stable: which of them are.
+        unstable: how many directions are unstable at each (`FixedPoints.unstable`); each number has its own marker.
+        size: of a marker, in square points.
+
+    Raises:
+        ValueError: there are not as many flags or numbers as points.
+    """
     x, stable = np.asarray(x), np.asarray(stable, dtype=bool)
+    index = np.zeros(len(x), dtype=int) if unstable is None else np.asarray(unstable)
+    if stable.shape != x.shape[:1] or index.shape != x.shape[:1]:
+        raise ValueError(f"{len(x)} points need a flag (and a number) each, got {stable.shape} and {index.shape}.")
+    groups = [(stable, STABLE, "o", "stable")]
+    if unstable is None:
+        groups.append((~stable, UNSTABLE, "x", "saddles"))
+    else:
+        for k in np.unique(index[~stable]).tolist():
+            name = f"{k} unstable direction" + "s" * (k != 1)
+            groups.append((~stable & (index == k), UNSTABLE, INDEX_MARKERS[min(k, len(INDEX_MARKERS) - 1)], name))
     # In three dimensions matplotlib would fade what lies behind, and shift the colour that carries the meaning.
     front: dict[str, Any] = {"depthshade": False} if hasattr(ax, "get_zlim") else {}
-    for chosen, color, marker, name in ((stable, STABLE, "o", "stable"), (~stable, UNSTABLE, "x", "saddles")):
+    for chosen, color, marker, name in groups:
         if chosen.any():
             style: dict[str, Any] = {"s": size, "color": color, "marker": marker, "lw": 1.0, "zorder": 3, **front}
             ax.scatter(*x[chosen].T, label=f"{name} ({chosen.sum()})", **style)
+    return ax
+
+
+def mode_lines(
+    ax: Axes,
+    x: Float[Any, "point axis"],
+    directions: Complex[Any, "point axis mode"],
+    eigenvalues: Complex[Any, "point mode"],
+    kind: Literal["flow", "map"],
+    *,
+    scale: float = 1.0,
+) -> Axes:
+    """Draw the unstable directions at fixed points as red lines, their half-length `scale` times |eigenvalue|.
+
+    Of a complex pair one line shows the real and one the imaginary part of the vector: they span its plane.
+
+    Args:
+        ax: 3-D for three coordinates.
+        x: points in two or three coordinates.
+        directions: right eigenvectors (`Modes.right`) in the same coordinates, `components @ modes.right` for PCA.
+        eigenvalues: one for each direction.
+        kind: whether a mode is unstable outside the unit circle (map) or right of the imaginary axis (flow).
+        scale: length of a line to each side of its point, for an eigenvalue of modulus 1 and a vector in the plane.
+    """
+    x, directions, values = np.asarray(x), np.asarray(directions), np.asarray(eigenvalues)
+    for i, mode in zip(*np.nonzero(is_unstable(values, kind)), strict=True):
+        vector = directions[i, :, mode]
+        half = scale * abs(values[i, mode]) * (vector.imag if values[i, mode].imag < 0 else vector.real)
+        ax.plot(*np.stack([x[i] - half, x[i] + half]).T, color=UNSTABLE, lw=0.9, zorder=2)
     return ax
 
 

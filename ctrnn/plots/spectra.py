@@ -1,9 +1,9 @@
-"""Eigenvalues in the complex plane, with the boundary of stability."""
+"""Eigenvalues in the complex plane, with the boundary of stability, and how slow points are."""
 
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Complex
+from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 
 from ctrnn.plots.style import QUIET, STABLE, UNSTABLE
@@ -20,9 +20,12 @@ def spectrum(
     """Eigenvalues, the unstable ones red.
 
     The boundary is the unit circle for a map and the imaginary axis for a flow.
+
+    Raises:
+        ValueError: `kind` is neither.
     """
     values = np.asarray(eigenvalues).ravel()
-    unstable = np.abs(values) >= 1 if kind == "map" else values.real >= 0
+    unstable = is_unstable(values, kind)
     if kind == "map":
         angle = np.linspace(0, 2 * np.pi, 200)
         ax.plot(np.cos(angle), np.sin(angle), color=QUIET, lw=0.7)
@@ -33,4 +36,36 @@ def spectrum(
     ax.scatter(values[unstable].real, values[unstable].imag, s=size, color=UNSTABLE)
     ax.set_xlabel("Re $\\lambda$")
     ax.set_ylabel("Im $\\lambda$")
+    return ax
+
+
+def is_unstable(eigenvalues: Complex[Any, "*batch"], kind: Literal["flow", "map"]) -> Bool[Any, "*batch"]:
+    """Which modes do not decay: on or outside the unit circle for a map, on or right of the imaginary axis for a flow.
+
+    Raises:
+        ValueError: `kind` is neither.
+    """
+    if kind not in ("flow", "map"):
+        raise ValueError(f"kind = {kind!r}: say 'flow' (imaginary axis) or 'map' (unit circle).")
+    values = np.asarray(eigenvalues)
+    return np.abs(values) >= 1 if kind == "map" else values.real >= 0
+
+
+def q_histogram(
+    ax: Axes, q: Float[Any, " start"], *, limit: float | None = None, color: str = QUIET, label: str | None = None
+) -> Axes:
+    """How many starts of a search ended at which log10 q, in bins of one decade; `limit` is where points were accepted.
+
+    q = speed^2 / 2 (Sussillo & Barak 2013). What is exactly 0 is counted at the least q that double precision tells
+    from it at a speed of one rounding error, 1e-33; what is not finite is left out and counted in the axis label.
+    """
+    values = np.asarray(q).ravel()
+    finite = np.isfinite(values)
+    logs = np.log10(np.maximum(values[finite], 1e-33))
+    if len(logs):
+        ax.hist(logs, bins=np.arange(np.floor(logs.min()), np.floor(logs.max()) + 2), color=color, label=label)
+    if limit is not None:
+        ax.axvline(np.log10(limit), color=STABLE, lw=0.8, ls="--", label=f"accepted below {limit:.0e}")
+    lost = len(values) - int(finite.sum())
+    ax.set(xlabel="log$_{10}$ q" + f" ({lost} not finite)" * (lost > 0), ylabel="starts")
     return ax
