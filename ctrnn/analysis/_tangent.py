@@ -70,7 +70,8 @@ def tangent(system: System, drive: Callable[[int, Tensor], Input], x: Tensor, k:
 
     numbers = len(x) * x.shape[-1] ** 2
     step = _recorded(move, x, t, resolved)
-    if step is not None and every * numbers <= CHUNK and x.shape[-1] <= 16 * k:
+    small = every * numbers <= CHUNK and x.shape[-1] <= 16 * k
+    if step is not None and small and _agrees(move, x, t, resolved):
         return Tangent(_by_chunks(move, step, system.dt, input, every), CHUNK // (every * numbers))
     if system.solver is not None and step is not None:
         assert system.field is not None
@@ -82,7 +83,7 @@ def tangent(system: System, drive: Callable[[int, Tensor], Input], x: Tensor, k:
 
 def _by_chunks(move: Map, step: Map, dt: float, drive: Callable[[int, Tensor], Any], every: int) -> Advance:
     """The states first, then the Jacobians of all steps at once, and of each interval their product."""
-    recorded: dict[int, Callable[..., Tensor]] = {}
+    found: dict[int, Callable[..., Tensor]] = {}
 
     @torch.no_grad()
     def advance(first: int, count: int, x: Tensor, Q: Tensor) -> Rates:
@@ -94,9 +95,10 @@ def _by_chunks(move: Map, step: Map, dt: float, drive: Callable[[int, Tensor], A
             xs.append(x)
             x = step(x, t, u)
         points = (torch.stack(xs), ts, None if us[0] is None else torch.stack(us))
-        if count not in recorded:
-            recorded[count] = _jacobians(move, points)
-        jacobians = recorded[count](*points).unflatten(0, (count, every))
+        each = _jacobians(move, points[2])
+        if not found:
+            found[count] = _recorded(each, *points) or each
+        jacobians = found.get(count, each)(*points).unflatten(0, (count, every))
         product = jacobians[:, 0]
         for j in range(1, every):
             product = jacobians[:, j] @ product
@@ -109,21 +111,22 @@ def _by_chunks(move: Map, step: Map, dt: float, drive: Callable[[int, Tensor], A
     return advance
 
 
-def _jacobians(move: Map, points: tuple[Tensor, Tensor, Any]) -> Callable[..., Tensor]:
-    """(x (point, row, D), t (point,), u) -> (point, row, D, D)."""
+def _jacobians(move: Map, us: Any) -> Callable[..., Tensor]:
+    """(x (point, row, D), t (point,), us) -> (point, row, D, D)."""
+    return torch.vmap(lambda x, t, u: _linearised(move)(x, t, u)[1], (0, 0, None if us is None else 0))
 
-    def one(x: Tensor, t: Tensor, u: Any) -> Tensor:
-        return _linearised(move)(x, t, u)[1]
 
-    axes = (0, 0, None if points[2] is None else 0)
-    together = torch.vmap(one, axes)
-    together = _recorded(together, *points) or together
-    last = one(points[0][-1], points[1][-1], None if points[2] is None else points[2][-1])
-    if torch.allclose(together(*points)[-1], last, rtol=1e-6, atol=1e-9, equal_nan=True):
-        return together
-    # torch 2.13 gives wrong solutions of linear systems (lu_solve) inside two vmaps, for all points but the first.
-    us = lambda u, n: [None] * n if u is None else u
-    return lambda x, t, u: torch.stack([one(*point) for point in zip(x, t, us(u, len(x)), strict=True)])
+def _agrees(move: Map, x: Tensor, t: Tensor, u: Any) -> bool:
+    """Whether several points at once give what each gives alone.
+
+    torch 2.13 gives wrong solutions of linear systems (lu_solve) inside two vmaps, for all points but the first.
+    """
+    xs, ts, us = torch.stack((x, 0.9 * x + 0.1)), t.expand(2), None if u is None else u.expand(2, *u.shape)
+    try:
+        together = _jacobians(move, us)(xs, ts, us)
+    except RuntimeError:
+        return False
+    return torch.allclose(together[1], _linearised(move)(xs[1], t, u)[1], rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
 def _by_steps(push: Callable[..., Any], dt: float, drive: Callable[[int, Tensor], Any], every: int) -> Advance:

@@ -95,7 +95,8 @@ def lyapunov_spectrum(
             "interval."
         )
     x, Q = rows, _directions(rows, k)
-    advance, at_once = tangent(steps, us, x, k, every)
+    advance, most = tangent(steps, us, x, k, every)
+    at_once = math.ceil((skipped + kept) / math.ceil((skipped + kept) / most))
     growth: list[Tensor] = []
     for i in range(0, skipped + kept, at_once):
         x, Q, grown = advance(i, min(at_once, skipped + kept - i), x, Q)
