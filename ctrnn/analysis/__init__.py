@@ -16,8 +16,16 @@ from ctrnn.analysis.cycles import Torus as Torus
 from ctrnn.analysis.cycles import continue_cycles as continue_cycles
 from ctrnn.analysis.cycles import simulated_orbit as simulated_orbit
 from ctrnn.analysis.fixed_points import FixedPoints as FixedPoints
+from ctrnn.analysis.fixed_points import Outcome as Outcome
+from ctrnn.analysis.fixed_points import Search as Search
 from ctrnn.analysis.fixed_points import fixed_points as fixed_points
+from ctrnn.analysis.fixed_points import visited_states as visited_states
+from ctrnn.analysis.linearise import Modes as Modes
+from ctrnn.analysis.linearise import input_jacobian as input_jacobian
 from ctrnn.analysis.linearise import jacobian as jacobian
+from ctrnn.analysis.linearise import modes as modes
+from ctrnn.analysis.linearise import non_normality as non_normality
+from ctrnn.analysis.linearise import parameter_jacobian as parameter_jacobian
 from ctrnn.analysis.lyapunov import LyapunovSpectrum as LyapunovSpectrum
 from ctrnn.analysis.lyapunov import lyapunov_spectrum as lyapunov_spectrum
 from ctrnn.analysis.mean_field import MeanField as MeanField

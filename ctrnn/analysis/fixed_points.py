@@ -1,135 +1,238 @@
-"""Fixed points: where a flow stands still or a map returns its argument."""
+"""Fixed and slow points: where a flow stands still or a map returns its argument, or nearly so."""
 
-from collections.abc import Callable
-from typing import Literal, NamedTuple
+from enum import IntEnum
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Bool, Complex, Float
+from jaxtyping import Bool, Complex, Float, Int
 from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis.linearise import Dynamics, check_shapes, in_float64, jacobian_rows, local
+from ctrnn.analysis._descent import Descent, descend
+from ctrnn.analysis.linearise import Dynamics, Kind, Modes, check_shapes, in_float64, jacobian_rows, local, modes
+from ctrnn.solvers import Step
+
+ROOT = 1e-11  # speed below which a point is a root: rounding leaves about 1e-15, a slow point seldom less than 1e-8
+SLOW = 0.01  # of the starts' median speed: what moves faster is no slow point
+GAP = 1.0  # decades of speed without any point that part the slow ones from the rest
+BEYOND = 10.0  # times `reach`, where a start is given up on its way
+
+
+class Outcome(IntEnum):
+    """How the search from one start ended."""
+
+    FOUND = 0  # at a point of the result
+    SLOW = 1  # at a local minimum of the speed above the tolerance
+    ESCAPED = 2  # far outside the starts
+    UNFINISHED = 3  # after max_iterations
+
+
+class Search(NamedTuple):
+    """What became of every start."""
+
+    x: Float[Tensor, "start D"]  # where it ended
+    speed: Float[Tensor, " start"]
+    outcome: Int[Tensor, " start"]  # an `Outcome`
+    point: Int[Tensor, " start"]  # the point of the result that it found, or -1
+    iterations: Int[Tensor, " start"]
 
 
 class FixedPoints(NamedTuple):
     """Fixed points found, each once, the slowest first; all values come from one evaluation at `x`.
 
     `speed` is |dx/dt| for a flow and |step(x) - x| for a map; `stable` is Re(eigenvalue) < 0 for a flow and
-    |eigenvalue| < 1 for a map, whichever `kind` says.
+    |eigenvalue| < 1 for a map, whichever `kind` says. A point that is not `fixed` is only slow: its `stable` speaks of
+    the local linear dynamics, not of the long run.
     """
 
     x: Float[Tensor, "point D"]
-    speed: Float[Tensor, "point"]
+    speed: Float[Tensor, " point"]
     jacobian: Float[Tensor, "point D D"]
     eigenvalues: Complex[Tensor, "point D"]
-    stable: Bool[Tensor, "point"]
-    kind: Literal["flow", "map"]
+    stable: Bool[Tensor, " point"]
+    kind: Kind
+    dt: float  # time of a step of a map; 1 for a bare callable, and for a flow
+    velocity: Float[Tensor, "point D"]  # dx/dt, or step(x) - x
+    fixed: Bool[Tensor, " point"]  # speed below 1e-11, or below tol where that is less
+    tol: float  # the speed up to which points were accepted
+    search: Search
 
     @property
-    def unstable(self) -> Tensor:
-        """How many directions are unstable at each point: 0 for a stable one."""
+    def q(self) -> Float[Tensor, " point"]:
+        """speed^2 / 2 (Sussillo & Barak 2013)."""
+        return self.speed.square() / 2
+
+    @property
+    def unstable(self) -> Int[Tensor, " point"]:
+        """How many directions are unstable at each point, its index: 0 for a stable one."""
         growth = self.eigenvalues.abs() - 1 if self.kind == "map" else self.eigenvalues.real
         return (growth >= 0).sum(-1)
+
+    def modes(self) -> Modes:
+        """Eigenmodes at each point."""
+        return modes(self.jacobian, self.kind, self.dt)
+
+    def states(self, like: State) -> State:
+        """x as states (point, ...) with the parts of `like`, such as `model.initial_state()`."""
+        return tree.unravel(self.x, like, 0)
+
+
+def visited_states(
+    xs: State,
+    count: int,
+    *,
+    jitter: float = 0.1,
+    between: float = 0.0,
+    generator: torch.Generator | None = None,
+) -> State:
+    """States from which to search: drawn from a trajectory, some moved half way to another, all with some jitter.
+
+    Args:
+        xs: visited states (time, *batch, ...); such with NaN are left out.
+        count: how many to draw, without replacement; at most as many as there are.
+        jitter: standard deviation of Gaussian noise, in standard deviations of each coordinate over the visited states.
+        between: fraction of the starts that are means of two visited states, where saddles lie.
+        generator: of the draws.
+
+    Raises:
+        ValueError: no state is finite, or a fraction or a count makes no sense.
+    """
+    if count < 1 or not 0 <= between <= 1 or jitter < 0:
+        raise ValueError(f"count = {count}, between = {between}, jitter = {jitter}: need >= 1, within [0, 1], >= 0.")
+    lead = 2 if tree.leaves(xs)[0].ndim > 2 else 1
+    rows = tree.map(lambda leaf: leaf.detach().flatten(0, lead - 1), xs)
+    like = tree.map(lambda leaf: leaf[0], rows)
+    flat = tree.ravel(rows, 1)
+    flat = flat[torch.isfinite(flat).all(-1)]
+    if not len(flat):
+        raise ValueError("no visited state is finite: nothing to start from.")
+    device = generator.device if generator is not None else flat.device
+    draw = lambda: torch.randperm(len(flat), generator=generator, device=device)[:count].to(flat.device)
+    chosen, other = flat[draw()], flat[draw()]
+    mixed = round(between * len(chosen))
+    chosen[:mixed] = (chosen[:mixed] + other[:mixed]) / 2
+    noise = torch.randn(chosen.shape, generator=generator, dtype=flat.dtype, device=device).to(flat.device)
+    spread = flat.std(0) if len(flat) > 1 else torch.zeros_like(flat[0])
+    return tree.unravel(chosen + jitter * spread * noise, like, 0)
 
 
 def fixed_points(
     system: Dynamics,
     starts: State,
-    u: Float[Tensor, " input"] | None = None,
+    u: Float[Tensor, "*start input"] | None = None,
     *,
-    tol: float = 1e-11,
+    tol: float | None = None,
     max_iterations: int = 200,
     unique: float = 1e-3,
     reach: float = 2.0,
 ) -> FixedPoints:
-    """Search from all starts at once with Levenberg-Marquardt on |dx/dt|^2, in float64.
+    """Search from all starts at once with Levenberg-Marquardt on q = |dx/dt|^2 / 2, in float64.
 
-    The method is Marquardt's (1963), its use on trained networks Sussillo & Barak's (2013).
+    The method is Marquardt's (1963), its use on trained networks Sussillo & Barak's (2013). The network is left as it
+    was. For a trained network pass the map that it was trained as (`fitted.step`), and look at its flow beside it.
 
     Args:
         system: a Model (its flow), a `Step` (its map), or a callable map.
-        starts: states (start, ...) such as visited ones with some jitter.
-        u: the constant drive under which the points stand still; None is silence.
-        tol: a start has converged when its speed is below.
-        max_iterations: after which a start that has not converged is dropped.
+        starts: states (start, ...) such as `visited_states` gives.
+        u: the constant drive under which the points stand still, one (n_in,) or one for each start; None is silence.
+        tol: the search from a start ends, and a point is accepted, at a speed below it: a greater one shows slow
+            points, such as those along a line attractor. If None, every start goes on to a root or to a local minimum
+            of the speed; roots (speed below 1e-11) are accepted, and where there are none the slow minima below the
+            widest gap in the distribution of log speed, if they are 100 times slower than the median start.
+        max_iterations: after which a start is given up.
         unique: points closer than this, relative to the spread of the starts, are one.
         reach: points further from the centre of the starts than this times the furthest start are dropped.
 
     Raises:
-        ValueError: starts or u of a wrong shape, or starts that are not finite.
+        ValueError: starts or u of a wrong shape, starts that are not finite, or a tolerance that is not positive.
     """
     first = tree.leaves(starts)[0]
     if first.ndim < 2 or len(first) == 0:
         raise ValueError(
             f"starts must be states with one leading axis (start, ...), got the shape {tuple(first.shape)}."
         )
+    if tol is not None and not tol > 0:
+        raise ValueError(f"tol = {tol}: a speed below which a point is accepted is positive; None chooses it.")
     check_shapes(system, starts, u)
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     x = tree.ravel(starts, 1)
     if not bool(torch.isfinite(x).all()):
         raise ValueError("starts hold NaN or infinite values: drop them before the search.")
+    move, is_map = local(in_float64(system), starts, 1)
+    drive = None if u is None else u.detach().double().to(x.device).expand(len(x), -1)
+
+    def residual(points: Tensor, inputs: Tensor | None) -> Tensor:
+        return move(points, inputs) - points if is_map else move(points, inputs)
+
     with torch.no_grad():
-        move, is_map = local(in_float64(system), starts, 1)
-        drive = None if u is None else u.detach().double().expand(len(x), -1)
-
-        def residual(points: Tensor, inputs: Tensor | None) -> Tensor:
-            return move(points, inputs) - points if is_map else move(points, inputs)
-
-        x = _levenberg_marquardt(residual, x, drive, tol, max_iterations)
-        speed = residual(x, drive).norm(dim=-1)
-        found = _select(x, speed, tree.ravel(starts, 1), tol, unique, reach)
-        x = x[found]
-        drive = None if drive is None else drive[found]
-        matrix = jacobian_rows(move, x, drive)
+        centre, spread = _extent(x)
+        enough = 0.01 * ROOT if tol is None else tol
+        # Under a drive of its own each start has its own points.
+        merge = 0.3 * unique * spread if drive is None or u is None or u.ndim == 1 else 0.0
+        before = residual(x, drive).norm(dim=-1)
+        far = BEYOND * reach * spread if len(x) > 1 else torch.inf
+        ended = descend(residual, x, drive, enough, max_iterations, merge, far)
+        inside = (ended.x - centre).norm(dim=-1) <= (reach * spread if len(x) > 1 else torch.inf)
+        speed = ended.value.norm(dim=-1)
+        limit = _tolerance(speed[inside], ended.flat[inside], before) if tol is None else tol
+        chosen, point = _distinct(ended.x, speed, inside & (speed <= limit), unique * spread)
+        x, drive = ended.x[chosen], None if drive is None else drive[chosen]
+        velocity, matrix = residual(x, drive), jacobian_rows(move, x, drive)
         values = torch.linalg.eigvals(matrix)
         stable = (values.abs() < 1).all(-1) if is_map else (values.real < 0).all(-1)
-        return FixedPoints(x, residual(x, drive).norm(dim=-1), matrix, values, stable, "map" if is_map else "flow")
-
-
-def _levenberg_marquardt(
-    residual: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None, tol: float, max_iterations: int
-) -> Tensor:
-    """Minimise |residual|^2 from every row of x; the damping of each row follows its own success."""
-    x = x.clone()
-    value = residual(x, u)
-    damping = value.norm(dim=-1).square()
-    eye = torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
-    for _ in range(max_iterations):
-        active = (value.norm(dim=-1) > 0.01 * tol).nonzero()[:, 0]
-        if not len(active):
-            break
-        inputs = None if u is None else u[active]
-        here, f = x[active], value[active]
-        matrix = jacobian_rows(residual, here, inputs)
-        normal = matrix.mT @ matrix + damping[active, None, None] * eye
-        step, failed = torch.linalg.solve_ex(normal, -(matrix.mT @ f[..., None]))
-        proposal = here + step[..., 0]
-        new = residual(proposal, inputs)
-        better = (new.norm(dim=-1) < f.norm(dim=-1)) & (failed == 0)
-        # Near a root the damping falls with the square of the residual, which makes the last steps Newton's.
-        damping[active] = torch.where(
-            better,
-            torch.minimum(damping[active] / 5, new.norm(dim=-1).square()),
-            (damping[active] * 4).clamp(min=1e-14),
+        speed_at = velocity.norm(dim=-1)
+        return FixedPoints(
+            x,
+            speed_at,
+            matrix,
+            values,
+            stable,
+            "map" if is_map else "flow",
+            system.dt if isinstance(system, Step) and system.dt is not None else 1.0,
+            velocity,
+            speed_at <= min(ROOT, limit),
+            limit,
+            Search(ended.x, speed, _outcome(ended, inside, point), point, ended.iterations),
         )
-        moved = active[better]
-        x[moved], value[moved] = proposal[better], new[better]
-        if not bool(better.any()) and bool((damping[active] > 1e8).all()):
-            break
-    return x
 
 
-def _select(x: Tensor, speed: Tensor, starts: Tensor, tol: float, unique: float, reach: float) -> Tensor:
-    """Indices of the converged points, each once and none far outside the starts."""
+def _extent(starts: Tensor) -> tuple[Tensor, float]:
+    """Centre of the starts, and the distance of the furthest."""
     centre = starts.mean(0)
-    # A single start says nothing about how far is far.
-    spread = (starts - centre).norm(dim=-1).max().clamp(min=1e-12) if len(starts) > 1 else starts.new_tensor(torch.inf)
-    good = (speed < tol) & ((x - centre).norm(dim=-1) <= reach * spread)
+    return centre, float((starts - centre).norm(dim=-1).max().clamp(min=1e-12))
+
+
+def _tolerance(speed: Tensor, flat: Tensor, before: Tensor) -> float:
+    """ROOT if there are roots; else what the widest gap in the speeds of the local minima leaves below it."""
+    if not len(speed) or bool((speed <= ROOT).any()):
+        return ROOT
+    slow = speed[flat & (speed <= SLOW * before.median())].sort().values
+    if not len(slow):
+        return ROOT
+    gaps = slow.log10().diff()
+    widest = int(gaps.argmax()) if len(gaps) and float(gaps.max()) > GAP else len(slow) - 1
+    return float(slow[widest])
+
+
+def _distinct(x: Tensor, speed: Tensor, good: Tensor, apart: float) -> tuple[Tensor, Tensor]:
+    """Indices of the good rows, each point once and the slowest first, and which of them each row came to (or -1)."""
     candidates = good.nonzero()[:, 0]
-    candidates = candidates[speed[candidates].argsort()]
+    candidates = candidates[speed[candidates].argsort(stable=True)]
+    point = torch.full((len(x),), -1, dtype=torch.long, device=x.device)
     kept: list[int] = []
-    for i in candidates.tolist():
-        if not kept or float((x[kept] - x[i]).norm(dim=-1).min()) > unique * float(spread):
-            kept.append(i)
-    return torch.tensor(kept, dtype=torch.long, device=x.device)
+    while len(candidates):
+        first = candidates[0]
+        same = (x[candidates] - x[first]).norm(dim=-1) <= apart
+        point[candidates[same]] = len(kept)
+        kept.append(int(first))
+        candidates = candidates[~same]
+    return torch.tensor(kept, dtype=torch.long, device=x.device), point
+
+
+def _outcome(ended: Descent, inside: Tensor, point: Tensor) -> Tensor:
+    outcome = torch.full_like(point, Outcome.UNFINISHED)
+    outcome[ended.flat] = Outcome.SLOW
+    outcome[~inside] = Outcome.ESCAPED
+    outcome[point >= 0] = Outcome.FOUND
+    return outcome

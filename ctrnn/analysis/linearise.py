@@ -1,12 +1,14 @@
-"""Local linear dynamics: the Jacobian of a flow or of a map."""
+"""Local linear dynamics of a flow or of a map: Jacobians with respect to state, drive and parameters, and modes."""
 
 import copy
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
@@ -15,6 +17,9 @@ from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 
 Dynamics = Model | Step | Callable[..., Any]
+Kind = Literal["flow", "map"]
+
+DEFECTIVE = 1e12  # condition number of the eigenvectors beyond which they do not span the space to rounding
 
 
 class Local(NamedTuple):
@@ -24,8 +29,12 @@ class Local(NamedTuple):
     is_map: bool
 
 
-def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
-    """The flow of a Model, the map of a Step, or a callable (x[, u]) -> next state, on ravelled states."""
+def local(system: Dynamics, like: State, batch_ndim: int, call: Callable[..., State] | None = None) -> Local:
+    """The flow of a Model, the map of a Step, or a callable (x[, u]) -> next state, on ravelled states.
+
+    `call` is called in place of a Model or Step.
+    """
+    call = system if call is None else call
 
     def ravelled(fn: Callable[[State, Any], State]) -> Callable[[Tensor, Tensor | None], Tensor]:
         events = tree.map(lambda leaf: leaf[(0,) * batch_ndim], like)
@@ -38,9 +47,9 @@ def local(system: Dynamics, like: State, batch_ndim: int) -> Local:
     if isinstance(system, Step):
         if system.dt is None:
             raise ValueError("A Step that is analysed as a map needs its dt: Step(model, solver, dt=...).")
-        return Local(ravelled(lambda x, u: system(_zero(x), system.dt, x, _input(system.model, x, u))), True)
+        return Local(ravelled(lambda x, u: call(_zero(x), system.dt, x, _input(system.model, x, u))), True)
     if isinstance(system, Model):
-        return Local(ravelled(lambda x, u: system(_zero(x), x, _input(system, x, u))), False)
+        return Local(ravelled(lambda x, u: call(_zero(x), x, _input(system, x, u))), False)
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
     return Local(ravelled(lambda x, u: system(x) if u is None else system(x, u)), True)
@@ -88,22 +97,157 @@ def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None
         x: states; the parts of a NamedTuple are ravelled side by side into D.
         u: the drive, one for all states (n_in,) or one each (*batch, n_in); None is silence.
     """
-    events = _events(system)
-    batch = tree.leaves(x)[0].shape[: tree.leaves(x)[0].ndim - events]
-    move = local(system, x, len(batch)).move
+    at = _rows(system, x, u)
+    return jacobian_rows(at.move, at.x, at.u).reshape(*at.batch, *at.x.shape[-1:] * 2)
+
+
+def input_jacobian(
+    system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None = None
+) -> Float[Tensor, "*batch D input"]:
+    """d(dx/dt)/du of a Model, or d(next state)/du of a Step or a callable map (x, u) -> x; arguments as `jacobian`'s.
+
+    Its columns are the effective input vectors; `modes(...).left @ input_jacobian(...)` says how much each mode takes
+    up of each input.
+
+    Raises:
+        ValueError: a bare callable is given without u, or the network has no input.
+    """
+    model = system.model if isinstance(system, Step) else system
+    if u is None:
+        if not isinstance(model, Model) or not model.n_in:
+            raise ValueError(
+                "input_jacobian needs the drive u (n_in,): the system does not say how many inputs it has."
+            )
+        u = tree.leaves(x)[0].new_zeros(model.n_in)
+    at = _rows(system, x, u)
+    found = torch.func.vmap(torch.func.jacrev(at.move, argnums=1))(at.x, at.u)
+    return found.reshape(*at.batch, at.x.shape[-1], u.shape[-1])
+
+
+def parameter_jacobian(
+    system: Model | Step, x: State, parameter: str, u: Float[Tensor, "*batch input"] | None = None
+) -> Float[Tensor, "..."]:
+    """d(dx/dt)/d(parameter) of a Model, or d(next state)/d(parameter) of a Step: (*batch, D, *parameter).
+
+    Args:
+        system: a Model or a Step with its dt.
+        x: states (*batch, ...).
+        parameter: name of a parameter or buffer of the model, such as "W_rec".
+        u: the drive; None is silence.
+
+    Raises:
+        ValueError: the model has no Tensor of this name.
+    """
+    model = system.model if isinstance(system, Step) else system
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if parameter not in tensors:
+        raise ValueError(f"{class_name(model)} has no parameter {parameter!r}: it has {', '.join(sorted(tensors))}.")
+    name = f"model.{parameter}" if isinstance(system, Step) else parameter
+    batch = _batch(system, x)
+
+    def moved(value: Tensor, row: Tensor, drive: Tensor | None) -> Tensor:
+        call = lambda *args: functional_call(system, {name: value}, args)
+        return local(system, x, len(batch), call).move(row, drive)
+
+    at = _rows(system, x, u)
+    derivative = torch.func.jacrev(moved)
+    value = tensors[parameter].detach()
+    if at.u is None:
+        found = torch.func.vmap(lambda row: derivative(value, row, None))(at.x)
+    else:
+        found = torch.func.vmap(lambda row, drive: derivative(value, row, drive))(at.x, at.u)
+    return found.reshape(*at.batch, at.x.shape[-1], *value.shape)
+
+
+class Modes(NamedTuple):
+    """Eigenmodes of Jacobians, the least damped first: J = right @ diag(eigenvalues) @ left, left @ right = 1.
+
+    Row i of `left` is the left eigenvector of mode i, what a deviation is multiplied with to give its part along the
+    mode: for a slow mode it is the selection vector of Mante et al. (2013). It is NaN where the matrix is defective,
+    that is where its right eigenvectors do not span the space to rounding.
+    """
+
+    eigenvalues: Complex[Tensor, "*batch D"]
+    right: Complex[Tensor, "*batch D D"]  # columns, of unit length
+    left: Complex[Tensor, "*batch D D"]  # rows
+    kind: Kind
+    dt: float  # time of a step of a map
+
+    @property
+    def growth(self) -> Float[Tensor, "*batch D"]:
+        """Rate at which each mode grows, in 1 / unit of time: Re(eigenvalue), of a map ln |eigenvalue| / dt."""
+        return self.eigenvalues.real if self.kind == "flow" else self.eigenvalues.abs().log() / self.dt
+
+    @property
+    def time_constants(self) -> Float[Tensor, "*batch D"]:
+        """-1 / growth: the time in which a mode decays to 1/e; negative for one that grows, infinite for neither."""
+        return -1 / self.growth
+
+    @property
+    def frequencies(self) -> Float[Tensor, "*batch D"]:
+        """Cycles per unit of time: Im(eigenvalue) / 2 pi, of a map arg(eigenvalue) / (2 pi dt)."""
+        turn = self.eigenvalues.imag if self.kind == "flow" else self.eigenvalues.angle() / self.dt
+        return turn / (2 * math.pi)
+
+
+def modes(jacobian: Float[Tensor, "*batch D D"], kind: Kind, dt: float = 1.0) -> Modes:
+    """Eigenvalues with right and left eigenvectors of Jacobians of a flow, or of a map whose step takes the time dt.
+
+    Raises:
+        ValueError: the matrices are not square or not finite, or `kind` is neither "flow" nor "map".
+    """
+    if kind not in ("flow", "map"):
+        raise ValueError(f"kind = {kind!r}: say 'flow' (d(dx/dt)/dx) or 'map' (d(next state)/dx).")
+    if jacobian.ndim < 2 or jacobian.shape[-1] != jacobian.shape[-2]:
+        raise ValueError(f"a Jacobian is square (*batch, D, D), got the shape {tuple(jacobian.shape)}.")
+    if not bool(torch.isfinite(jacobian).all()):
+        raise ValueError("the Jacobian holds NaN or infinite values: evaluate it at finite states.")
+    values, vectors = torch.linalg.eig(jacobian)
+    damped = values.real if kind == "flow" else values.abs()
+    order = damped.argsort(-1, descending=True)
+    values = values.gather(-1, order)
+    right = vectors.gather(-1, order[..., None, :].expand_as(vectors))
+    left, _ = torch.linalg.inv_ex(right)
+    sound = torch.linalg.matrix_norm(left, 2) * torch.linalg.matrix_norm(right, 2) < DEFECTIVE
+    left = torch.where(sound[..., None, None], left, torch.full_like(left, complex(math.nan, math.nan)))
+    return Modes(values, right, left, kind, dt)
+
+
+def non_normality(jacobian: Float[Tensor, "*batch D D"]) -> Float[Tensor, "*batch"]:
+    """sqrt(|J|^2 - sum |eigenvalue|^2) / |J| in Frobenius' norm: 0 for a normal matrix, 1 for a nilpotent one.
+
+    Henrici's departure from normality (1962, Numer. Math. 4:24), relative; 0 for a matrix of zeros.
+    """
+    total = jacobian.square().sum((-2, -1))
+    departure = (total - torch.linalg.eigvals(jacobian).abs().square().sum(-1)).clamp(min=0)
+    return torch.where(total > 0, (departure / total.clamp(min=torch.finfo(total.dtype).tiny)).sqrt(), 0.0)
+
+
+class _At(NamedTuple):
+    move: Callable[[Tensor, Tensor | None], Tensor]
+    x: Tensor  # (row, D)
+    u: Any  # (row, n_in) or None
+    batch: torch.Size
+
+
+def _rows(system: Dynamics, x: State, u: Tensor | None) -> _At:
+    batch = _batch(system, x)
     flat = tree.ravel(x, len(batch))
     rows = flat.reshape(-1, flat.shape[-1])
     drives = None if u is None else u.expand(*batch, u.shape[-1]).reshape(len(rows), -1)
-    return jacobian_rows(move, rows, drives).reshape(*batch, flat.shape[-1], flat.shape[-1])
+    return _At(local(system, x, len(batch)).move, rows, drives, batch)
 
 
-def _events(system: Dynamics) -> int:
-    """Axes behind the batch of the first part of x: what the model's own initial state has, or one."""
-    model = system.model if isinstance(system, Step) else system
-    try:
-        return tree.leaves(model.initial_state())[0].ndim if isinstance(model, Model) else 1
-    except NotImplementedError:
-        return 1
+def _batch(system: Dynamics, x: State) -> torch.Size:
+    """The batch axes of x: those before what the model's own initial state has, or before the last."""
+    model, first = (system.model if isinstance(system, Step) else system), tree.leaves(x)[0]
+    events = 1
+    if isinstance(model, Model):
+        try:
+            events = tree.leaves(model.initial_state())[0].ndim
+        except NotImplementedError:  # a model without a start has one axis
+            events = 1
+    return first.shape[: first.ndim - events]
 
 
 def jacobian_rows(move: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None) -> Tensor:
