@@ -1,15 +1,29 @@
 """Who is whose special case: pairs of networks that are one network under a condition, with weights that meet it."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from ctrnn import _tree as tree
-from ctrnn.dynamics import Relaxation
 from ctrnn.models import conversion
+from ctrnn.models._kin import (
+    ALWAYS,
+    BATCH,
+    CONTINUOUS,
+    DISCRETE,
+    N_IN,
+    SAMPLES,
+    STEPS,
+    Kin,
+    N,
+    Pair,
+    give,
+    plain,
+    randn,
+)
 from ctrnn.models.adaptive_bam import AdaptiveBAM, AdaptiveBAMState
 from ctrnn.models.associative import BAM, BAMState, Hopfield, ModernHopfield
 from ctrnn.models.attention import Attentive
@@ -17,6 +31,7 @@ from ctrnn.models.gated import GRU, LSTM, Elman, LSTMState, PaperGRU
 from ctrnn.models.gated_feedback import GatedFeedback
 from ctrnn.models.jordan import Jordan, JordanState
 from ctrnn.models.liquid import LTC, CfC
+from ctrnn.models.memory import DNC, NTM, SkipStack
 from ctrnn.models.memory_blocks import LSTM1997, LSTM2000, BlockState, PeepholeLSTM
 from ctrnn.models.mtrnn import MTRNN
 from ctrnn.models.perceptron import RecurrentPerceptron
@@ -27,65 +42,7 @@ from ctrnn.models.second_order import SecondOrder
 from ctrnn.models.stack import Stack
 from ctrnn.models.tree_lstm import ChildSumTreeLSTM, NaryTreeLSTM
 
-N, N_IN, SAMPLES, BATCH = 3, 2, 5, 2
-# When two networks are one: at every dt and in the flow, at every dt, at dt = tau only, in the flow only.
-ALWAYS, STEPS, DISCRETE, CONTINUOUS = "at every dt, and in the flow", "at every dt", "at dt = tau", "in the flow"
 OPEN = 1e3  # sigma(1000) is 1 and sigma(-1000) is 0 in floating point
-
-
-class Pair(NamedTuple):
-    """Two networks with tau = 1 that do the same, in double precision.
-
-    us, parent_us: their drives (time, batch, n_in). x0: where the child starts. seen: maps the child's state to the
-    parent's, time and batch leading or not. tau: the child's time constants for a step dt, where dt = tau is needed of
-    one part at any dt.
-    """
-
-    child: Relaxation
-    parent: Relaxation
-    us: Tensor
-    parent_us: Tensor
-    x0: Any
-    seen: Callable[[Any], Any]
-    tau: Callable[[float], Any] = lambda dt: 1.0
-
-
-class Kin(NamedTuple):
-    """`child` is `parent` where the condition holds; `make` draws weights that meet it.
-
-    tolerance: how far apart the two may be, over the size of the states; a limit is not reached.
-    """
-
-    child: type[Relaxation]
-    parent: type[Relaxation]
-    where: str
-    when: str
-    make: Callable[[Generator], Pair]
-    tolerance: float = 1e-12
-
-    @torch.no_grad()
-    def pair(self, seed: int = 0) -> Pair:
-        """An example of both networks."""
-        return self.make(Generator().manual_seed(seed))
-
-
-def _randn(draw: Generator, *shape: int) -> Tensor:
-    return 0.5 * torch.randn(shape, generator=draw, dtype=torch.float64)
-
-
-def _give(net: nn.Module, **weights: Tensor | float) -> Any:
-    """The network with these weights in double precision."""
-    net.double()
-    for name, value in weights.items():
-        net.get_parameter(name).copy_(torch.as_tensor(value))
-    return net
-
-
-def _plain(child: Relaxation, parent: Relaxation, draw: Generator, x0: Any = None) -> Pair:
-    """A pair with one drive and one state, random unless it is given."""
-    us = _randn(draw, SAMPLES, BATCH, child.n_in)
-    start = tree.map(lambda leaf: leaf + _randn(draw, *leaf.shape), child.initial_state(BATCH))
-    return Pair(child, parent, us, us, start if x0 is None else x0, lambda x: x)
 
 
 def _elman(draw: Generator, n_in: int = N_IN, activation: Callable[[Tensor], Tensor] = torch.tanh) -> Any:
@@ -100,46 +57,46 @@ def _bias(net: Any) -> Tensor:
 def _rate(draw: Generator) -> Pair:
     net = RateRNN(N, N_IN, generator=draw).double()
     to = conversion.rate_to_voltage(net)
-    us = _randn(draw, 1, BATCH, N_IN).expand(SAMPLES, -1, -1)  # the voltage form filters what changes
-    return Pair(net, to.model, us, us, _randn(draw, BATCH, N), lambda r: to.state(r, us[0]))
+    us = randn(draw, 1, BATCH, N_IN).expand(SAMPLES, -1, -1)  # the voltage form filters what changes
+    return Pair(net, to.model, us, us, randn(draw, BATCH, N), lambda r: to.state(r, us[0]))
 
 
 def _elman_rate(draw: Generator) -> Pair:
     net = _elman(draw)
-    parent = _give(RateRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=_bias(net))
-    return _plain(net, parent, draw)
+    parent = give(RateRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=_bias(net))
+    return plain(net, parent, draw)
 
 
 def _echo(draw: Generator) -> Pair:
     net = EchoState(N, N_IN, bias_scale=0.5, generator=draw).double()
-    return _plain(net, _give(RateRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec), draw)
+    return plain(net, give(RateRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec), draw)
 
 
 def _perceptron(draw: Generator) -> Pair:
     net = RateRNN(N, N_IN, generator=draw).double()
     child = RecurrentPerceptron((N,), N_IN, output=torch.tanh, generator=draw).double()
-    _give(child.layers[0], W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec)
-    return _plain(child, net, draw)._replace(seen=lambda x: x.layers[0])
+    give(child.layers[0], W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec)
+    return plain(child, net, draw)._replace(seen=lambda x: x.layers[0])
 
 
 def _jordan(draw: Generator) -> Pair:
     net = _elman(draw)
-    jordan, h = Jordan(N, N_IN, N, generator=draw), _randn(draw, BATCH, N)
-    _give(jordan, W_in=net.W_in, W_state=net.W_rec, b_rec=_bias(net), W_out=torch.eye(N), b_out=0.0)
-    pair = _plain(jordan, net, draw, JordanState(h, h))
+    jordan, h = Jordan(N, N_IN, N, generator=draw), randn(draw, BATCH, N)
+    give(jordan, W_in=net.W_in, W_state=net.W_rec, b_rec=_bias(net), W_out=torch.eye(N), b_out=0.0)
+    pair = plain(jordan, net, draw, JordanState(h, h))
     return pair._replace(seen=lambda x: x.h, tau=lambda dt: JordanState(h=1.0, s=dt))
 
 
 def _recursive(draw: Generator) -> Pair:
     net = _elman(draw)
-    child = _give(Recursive(N, N_IN, arity=1, generator=draw), W_in=net.W_in, W_rec=net.W_rec, b_rec=_bias(net))
-    return _plain(child, net, draw)
+    child = give(Recursive(N, N_IN, arity=1, generator=draw), W_in=net.W_in, W_rec=net.W_rec, b_rec=_bias(net))
+    return plain(child, net, draw)
 
 
 def _second_order(draw: Generator) -> Pair:
     net = _elman(draw, n_in=0, activation=torch.sigmoid)
-    child = _give(SecondOrder(N, 1, generator=draw), W_rec=net.W_rec.unsqueeze(-1), b_rec=_bias(net))
-    pair = _plain(child, net, draw)
+    child = give(SecondOrder(N, 1, generator=draw), W_rec=net.W_rec.unsqueeze(-1), b_rec=_bias(net))
+    pair = plain(child, net, draw)
     return pair._replace(us=torch.ones_like(pair.us), parent_us=pair.us[..., :0])
 
 
@@ -148,14 +105,14 @@ def _gru(kind: type[GRU] | type[PaperGRU]) -> Callable[[Generator], Pair]:
         net = _elman(draw)
         gates = torch.zeros(2 * N)
         shut = torch.tensor([OPEN, -OPEN]).repeat_interleave(N)  # r = 1, z = 0
-        child = _give(
+        child = give(
             kind(N, N_IN, generator=draw),
             W_in=torch.cat([gates[:, None].expand(-1, N_IN), net.W_in]),
             W_rec=torch.cat([gates[:, None].expand(-1, N), net.W_rec]),
             b_in=torch.cat([shut, net.b_in]),
             b_rec=torch.cat([gates, net.b_rec]),
         )
-        return _plain(child, net, draw)
+        return plain(child, net, draw)
 
     return pair
 
@@ -163,19 +120,19 @@ def _gru(kind: type[GRU] | type[PaperGRU]) -> Callable[[Generator], Pair]:
 def _lstm(draw: Generator) -> Pair:
     net = _elman(draw, activation=lambda a: torch.tanh(torch.tanh(a)))
     rows = torch.tensor([0.0, 0, 1, 0])[:, None, None]  # i, f, g, o
-    child = _give(
+    child = give(
         LSTM(N, N_IN, generator=draw),
         W_in=(rows * net.W_in).flatten(0, 1),
         W_rec=(rows * net.W_rec).flatten(0, 1),
         b_in=(rows[..., 0] * net.b_in).flatten(),
         b_rec=torch.cat([torch.full((N,), OPEN), torch.full((N,), -OPEN), net.b_rec, torch.full((N,), OPEN)]),
     )
-    return _plain(child, net, draw)._replace(seen=lambda x: x.h)
+    return plain(child, net, draw)._replace(seen=lambda x: x.h)
 
 
 def _like_lstm(child: LSTM, draw: Generator, **weights: Tensor | float) -> Pair:
     net = LSTM(N, N_IN, generator=draw).double()
-    return _plain(_give(child, **dict(net.named_parameters()), **weights), net, draw)
+    return plain(give(child, **dict(net.named_parameters()), **weights), net, draw)
 
 
 def _peepholes(draw: Generator) -> Pair:
@@ -195,15 +152,15 @@ def _blocks(draw: Generator) -> Pair:
     order = torch.cat([torch.arange(k * N, (k + 1) * N) for k in (2, 0, 1, 3)])  # g, i, f, o
     size = torch.tensor([2.0, 1, 1, 1]).repeat_interleave(N)[:, None]
     bias = (size[:, 0] * (_bias(net))[order]).split((N, 3 * N))
-    child = _give(
+    child = give(
         LSTM2000(N, N_IN, generator=draw),
         W_in=size * net.W_in[order],
         W_rec=torch.cat([size * net.W_rec[order], torch.zeros(4 * N, 3 * N)], 1),
         b_cells=bias[0],
         b_gates=bias[1],
     )
-    x0 = BlockState(_randn(draw, BATCH, N), torch.zeros(BATCH, 3 * N).double(), _randn(draw, BATCH, N))
-    pair = _plain(child, net, draw, x0)
+    x0 = BlockState(randn(draw, BATCH, N), torch.zeros(BATCH, 3 * N).double(), randn(draw, BATCH, N))
+    pair = plain(child, net, draw, x0)
     return pair._replace(seen=lambda x: LSTMState(x.h, x.c / 2), tau=lambda dt: BlockState(h=1.0, gates=dt, c=1.0))
 
 
@@ -215,61 +172,61 @@ def _no_forgetting(draw: Generator) -> Pair:
     W_in[rows] = net.W_in
     W_rec[rows[:, None], rows] = net.W_rec
     b_gates[torch.cat([torch.arange(N), torch.arange(2 * N, 3 * N)])] = net.b_gates
-    parent = _give(LSTM2000(N, N_IN, generator=draw), W_in=W_in, W_rec=W_rec, b_cells=net.b_cells, b_gates=b_gates)
+    parent = give(LSTM2000(N, N_IN, generator=draw), W_in=W_in, W_rec=W_rec, b_cells=net.b_cells, b_gates=b_gates)
 
     def seen(x: BlockState) -> BlockState:
         i, o = x.gates.split(N, -1)
         return x._replace(gates=torch.cat([i, torch.ones_like(i), o], -1))
 
-    return _plain(net, parent, draw)._replace(seen=seen)
+    return plain(net, parent, draw)._replace(seen=seen)
 
 
 def _mtrnn(draw: Generator) -> Pair:
     net = MTRNN({"all": (N, 1.0)}, N_IN, generator=draw).double()
-    return _plain(net, _give(CTRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec), draw)
+    return plain(net, give(CTRNN(N, N_IN, generator=draw), W_rec=net.W_rec, W_in=net.W_in, b_rec=net.b_rec), draw)
 
 
 def _beer(draw: Generator) -> Pair:
     net = BeerCTRNN(N, N_IN, gain=2.0, generator=draw).double()
     to = conversion.beer_to_voltage(net)
-    pair = _plain(net, to.model, draw)
+    pair = plain(net, to.model, draw)
     return pair._replace(seen=lambda y: to.state(y, pair.us[0]))
 
 
 def _hopfield(draw: Generator) -> Pair:
-    W = _randn(draw, N, N)
+    W = randn(draw, N, N)
     net = Hopfield.of(W + W.T, gain=1.0)
-    return _plain(net, _give(CTRNN(N, N, generator=draw), W_rec=net.W_rec, W_in=torch.eye(N), b_rec=net.b_rec), draw)
+    return plain(net, give(CTRNN(N, N, generator=draw), W_rec=net.W_rec, W_in=torch.eye(N), b_rec=net.b_rec), draw)
 
 
 def _bam(draw: Generator) -> Pair:
-    net = BAM.of(_randn(draw, N, N_IN), gain=1.0)
+    net = BAM.of(randn(draw, N, N_IN), gain=1.0)
     both = torch.zeros(N + N_IN, N + N_IN).double()
     both[:N, N:], both[N:, :N] = net.M.detach(), net.M.detach().T
-    pair = _plain(net, Hopfield.of(both, gain=1.0), draw)
+    pair = plain(net, Hopfield.of(both, gain=1.0), draw)
     return pair._replace(seen=lambda x: torch.cat([x.x, x.y], -1))
 
 
 def _adaptive(draw: Generator) -> Pair:
-    parent = BAM.of(_randn(draw, N, N_IN), gain=1.0)
-    x, y = _randn(draw, BATCH, N), _randn(draw, BATCH, N_IN)
-    child = _give(AdaptiveBAM(N, N_IN, gain=1.0), W=parent.M)
-    pair = _plain(child, parent, draw, AdaptiveBAMState(x, y, torch.zeros(BATCH, N, N_IN).double()))
+    parent = BAM.of(randn(draw, N, N_IN), gain=1.0)
+    x, y = randn(draw, BATCH, N), randn(draw, BATCH, N_IN)
+    child = give(AdaptiveBAM(N, N_IN, gain=1.0), W=parent.M)
+    pair = plain(child, parent, draw, AdaptiveBAMState(x, y, torch.zeros(BATCH, N, N_IN).double()))
     return pair._replace(seen=lambda x: BAMState(x.x, x.y), tau=lambda dt: AdaptiveBAMState(x=1.0, y=1.0, M=1e15))
 
 
 def _modern(draw: Generator) -> Pair:
-    X, beta = _randn(draw, N, N), 1.5
+    X, beta = randn(draw, N, N), 1.5
     W = X @ X.T
-    parent = _give(CTRNN(N, 0, activation=lambda s: torch.softmax(beta * s, -1), generator=draw), W_rec=W, b_rec=0.0)
-    return _plain(ModernHopfield.of(X, beta=beta), parent, draw)._replace(seen=lambda x: x @ X.T)
+    parent = give(CTRNN(N, 0, activation=lambda s: torch.softmax(beta * s, -1), generator=draw), W_rec=W, b_rec=0.0)
+    return plain(ModernHopfield.of(X, beta=beta), parent, draw)._replace(seen=lambda x: x @ X.T)
 
 
 def _ltc(draw: Generator) -> Pair:
     weak, gain = 1e-10, 2.0
     parent = BeerCTRNN(N, N_IN, gain=gain, generator=draw).double()
     mu = torch.cat([-parent.theta, torch.zeros(N_IN).double()]).expand(N, -1)
-    child = _give(
+    child = give(
         LTC(N, N_IN, generator=draw),
         raw_g=torch.log(torch.expm1(torch.tensor(weak, dtype=torch.float64))),
         E=torch.cat([parent.W_rec, parent.W_in], 1) / weak,
@@ -277,7 +234,7 @@ def _ltc(draw: Generator) -> Pair:
         mu=mu,
         V_leak=0.0,
     )
-    pair = _plain(child, parent, draw)
+    pair = plain(child, parent, draw)
     return pair._replace(parent_us=torch.sigmoid(gain * pair.us))
 
 
@@ -285,20 +242,20 @@ def _cfc(draw: Generator) -> Pair:
     small = 1e-5
     net = _elman(draw)
     heads = torch.cat([torch.eye(N) / (small * 1.7159 * 0.666), torch.zeros(3 * N, N)]).double()
-    child = _give(
+    child = give(
         CfC(N, N_IN, backbone=N, generator=draw),
         W_z=small * torch.cat([net.W_in, net.W_rec], 1),
         b_z=small * (_bias(net)),
         W_heads=heads,
         b_heads=torch.cat([torch.zeros(3 * N), torch.full((N,), -OPEN)]),
     )
-    pair = _plain(child, net, draw)
+    pair = plain(child, net, draw)
     return pair._replace(parent_us=pair.us[..., :-1])
 
 
 def _stack(draw: Generator) -> Pair:
     net = _elman(draw)
-    return _plain(Stack([net]), net, draw)._replace(seen=lambda x: x.layers[0])
+    return plain(Stack([net]), net, draw)._replace(seen=lambda x: x.layers[0])
 
 
 def _gated_feedback(draw: Generator) -> Pair:
@@ -307,17 +264,33 @@ def _gated_feedback(draw: Generator) -> Pair:
     for j, (W, U) in enumerate(zip(child.W_gate, child.U_gate, strict=True)):
         W.copy_(OPEN**2 * torch.tensor([1.0 if i == j else -1.0 for i in range(2)])[:, None].expand_as(W))
         U.zero_()
-    pair = _plain(child, parent, draw)
+    pair = plain(child, parent, draw)
     us = pair.us.abs() + 0.1  # all that the gates see is positive, so that they are wholly open or shut
     return pair._replace(us=us, parent_us=us, x0=tree.map(torch.abs, pair.x0))
 
 
 def _attentive(draw: Generator) -> Pair:
     net = GRU(N, N_IN, generator=draw).double()
-    reader = _give(GRU(N, N_IN + 2, generator=draw), **dict(net.named_parameters()) | {"W_in": F.pad(net.W_in, (0, 2))})
+    reader = give(GRU(N, N_IN + 2, generator=draw), **dict(net.named_parameters()) | {"W_in": F.pad(net.W_in, (0, 2))})
     child = Attentive(reader, 2, 4, 3, generator=draw).double()
-    x0 = child.remember(_randn(draw, BATCH, N), _randn(draw, BATCH, 4, 2), torch.ones(BATCH, 4))
-    return _plain(child, net, draw, x0)._replace(seen=lambda x: x.reader)
+    x0 = child.remember(randn(draw, BATCH, N), randn(draw, BATCH, 4, 2), torch.ones(BATCH, 4))
+    return plain(child, net, draw, x0)._replace(seen=lambda x: x.reader)
+
+
+def _skip_stack(draw: Generator) -> Pair:
+    net = _elman(draw)
+    return plain(SkipStack([net]), Stack([net]), draw)
+
+
+def _memory(kind: type[NTM] | type[DNC]) -> Callable[[Generator], Pair]:
+    def pair(draw: Generator) -> Pair:
+        net: Any = LSTM(N, N_IN, generator=draw).double()
+        controller = LSTM(N, N_IN + 2, generator=draw)
+        give(controller, **dict(net.named_parameters()) | {"W_in": F.pad(net.W_in, (0, 2))})
+        child: Any = kind(controller, slots=4, width=2, clocked=False, generator=draw)
+        return plain(child.double(), net, draw)._replace(seen=lambda x: x.controller)
+
+    return pair
 
 
 KIN = (
@@ -345,6 +318,9 @@ KIN = (
     Kin(NaryTreeLSTM, LSTM, "each node has one child", ALWAYS, _nary),
     Kin(LSTM2000, LSTM, "gates see no gates, tau_g = dt, weights into g and the cells doubled", STEPS, _blocks),
     Kin(LSTM1997, LSTM2000, "f = 1", ALWAYS, _no_forgetting),
+    Kin(SkipStack, Stack, "there is one layer", ALWAYS, _skip_stack),
+    Kin(NTM, LSTM, "that is its controller, and what is read weighs nothing", ALWAYS, _memory(NTM)),
+    Kin(DNC, LSTM, "that is its controller, and what is read weighs nothing", ALWAYS, _memory(DNC)),
     Kin(GatedFeedback, Stack, "g_jj = 1, the others 0", ALWAYS, _gated_feedback),
     Kin(Attentive, GRU, "the context weighs nothing", ALWAYS, _attentive),
 )
