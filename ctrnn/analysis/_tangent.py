@@ -77,7 +77,7 @@ def tangent(system: System, drive: Callable[[int, Tensor], Input], x: Tensor, k:
         assert system.field is not None
         push = _pushed(system.field, x, t, value(u, 0.0), k)
         return Tangent(_by_steps(_stages(push, system.solver, system.dt), system.dt, drive, every), 1)
-    push = _pushed(move, x, t, resolved, k) if step is not None else _derivative(move)
+    push = _pushed(move, x, t, resolved, k)
     return Tangent(_by_steps(push, system.dt, input, every), 1)
 
 
@@ -178,7 +178,13 @@ def _stages(push: Callable[..., Any], solver: RungeKutta, dt: float) -> Callable
 def _pushed(move: Map, x: Tensor, t: Tensor, u: Any, k: int) -> Callable[..., Any]:
     """(x, t, u, Q) -> move(x, t, u) and its derivative along Q."""
     along = _derivative(move)
-    return _recorded(along, x, t, u, x.new_zeros(len(x), x.shape[-1], k)) or along
+    along = _recorded(along, x, t, u, x.new_zeros(len(x), k, x.shape[-1])) or along
+
+    def push(x: Tensor, t: Tensor, u: Any, Q: Tensor) -> tuple[Tensor, Tensor]:
+        new, moved = along(x, t, u, Q.mT)  # LAPACK leaves the columns of Q side by side in memory
+        return new, moved.mT
+
+    return push
 
 
 def _linearised(move: Map) -> Callable[[Tensor, Tensor, Any], tuple[Tensor, Tensor]]:
@@ -196,12 +202,12 @@ def _linearised(move: Map) -> Callable[[Tensor, Tensor, Any], tuple[Tensor, Tens
 
 
 def _derivative(move: Map) -> Callable[..., tuple[Tensor, Tensor]]:
-    """(x, t, u, Q) -> move(x, t, u) and J Q, whose columns are the transpose of c -> J^T c (two reverse passes)."""
+    """(x, t, u, q (row, k, D)) -> move(x, t, u) and J q, the transpose of c -> J^T c (two reverse passes)."""
 
-    def along(x: Tensor, t: Tensor, u: Any, Q: Tensor) -> tuple[Tensor, Tensor]:
+    def along(x: Tensor, t: Tensor, u: Any, q: Tensor) -> tuple[Tensor, Tensor]:
         new, pull = torch.func.vjp(lambda x: move(x, t, u), x)  # type: ignore[misc]
         transpose = torch.func.vjp(lambda c: pull(c)[0], torch.zeros_like(new))[1]
-        return new, torch.vmap(lambda q: transpose(q)[0], in_dims=-1, out_dims=-1)(Q)
+        return new, torch.vmap(lambda q: transpose(q)[0], in_dims=1, out_dims=1)(q)
 
     return along
 
@@ -233,11 +239,16 @@ def _recorded(fn: Callable[..., Any], *args: Any) -> Any:
     """
     try:
         with torch.no_grad():
-            graph = make_fx(torch.func.functionalize(fn))(*args)
+            graph = make_fx(torch.func.functionalize(fn))(*map(_plain, args))
     except RuntimeError:
         return None
     _fold(graph)
-    return graph
+    return lambda *args: graph(*map(_plain, args))
+
+
+def _plain(arg: Any) -> Any:
+    """A record holds for one layout in memory as well."""
+    return arg.contiguous() if isinstance(arg, Tensor) else arg
 
 
 def _fold(graph: fx.GraphModule) -> None:
