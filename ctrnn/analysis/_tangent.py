@@ -18,6 +18,7 @@ from ctrnn.solvers.runge_kutta import RungeKutta
 Input = Any  # (row, n_in), a function of the fraction of the step, or None
 Map = Callable[[Tensor, Tensor, Any], Tensor]  # (x (row, D), t, u) -> (row, D)
 CHUNK = 2**18  # numbers in the Jacobians that are held at once: more does not stay in a core's cache
+OFTEN = 4  # chunks after which a record of their Jacobians, a tenth of a second, is worth its while
 
 
 class System(NamedTuple):
@@ -83,7 +84,8 @@ def tangent(system: System, drive: Callable[[int, Tensor], Input], x: Tensor, k:
 
 def _by_chunks(move: Map, step: Map, dt: float, drive: Callable[[int, Tensor], Any], every: int) -> Advance:
     """The states first, then the Jacobians of all steps at once, and of each interval their product."""
-    found: dict[int, Callable[..., Tensor]] = {}
+    recorded: dict[int, Callable[..., Tensor]] = {}
+    seen: list[int] = []
 
     @torch.no_grad()
     def advance(first: int, count: int, x: Tensor, Q: Tensor) -> Rates:
@@ -96,9 +98,10 @@ def _by_chunks(move: Map, step: Map, dt: float, drive: Callable[[int, Tensor], A
             x = step(x, t, u)
         points = (torch.stack(xs), ts, None if us[0] is None else torch.stack(us))
         each = _jacobians(move, points[2])
-        if not found:
-            found[count] = _recorded(each, *points) or each
-        jacobians = found.get(count, each)(*points).unflatten(0, (count, every))
+        seen.append(count)
+        if seen.count(count) == OFTEN:
+            recorded[count] = _recorded(each, *points) or each
+        jacobians = recorded.get(count, each)(*points).unflatten(0, (count, every))
         product = jacobians[:, 0]
         for j in range(1, every):
             product = jacobians[:, j] @ product
