@@ -12,7 +12,7 @@ from torch import Tensor
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.analysis._tangent import Map, System, tangent
-from ctrnn.analysis.linearise import Dynamics, check_shapes, in_float64
+from ctrnn.analysis.linearise import Dynamics, batch_shape, check_shapes, in_float64
 from ctrnn.dynamics import Model
 from ctrnn.errors import NonFiniteState
 from ctrnn.solvers import RK4, Solver, Step
@@ -60,8 +60,8 @@ def lyapunov_spectrum(
     Args:
         system: a Model (its flow, by fixed steps of `solver`), a Step with its dt, or a callable map (x[, u]) -> x of
             all rows (row, D), which may have weights of their own.
-        x0: state (*batch, ...); each row has its own spectrum. Models and Steps are computed in float64, a callable in
-            the precision of x0.
+        x0: state (*batch, ...); each row has its own spectrum, and of small systems dozens of rows cost little more
+            than one. Models and Steps are computed in float64, a callable in the precision of x0.
         drive: samples, one for each step (they begin anew when they end), or a function of time; None is silence.
         k: how many exponents; None is all.
         dt: step of a flow, in the unit of its tau.
@@ -152,14 +152,7 @@ def _steps(system: Dynamics, events: State, dt: float | None, solver: Solver | N
 
 def _start(system: Dynamics, x0: State) -> tuple[Tensor, State, torch.Size]:
     """x0 as (row, D), the shape of one state, and the batch axes."""
-    model = system.model if isinstance(system, Step) else system
-    leaf, axes = tree.leaves(x0)[0], 1
-    if isinstance(model, Model):
-        try:
-            axes = tree.leaves(model.initial_state())[0].ndim
-        except NotImplementedError:
-            axes = 1
-    batch = leaf.shape[: leaf.ndim - axes]
+    batch = batch_shape(system, x0)
     rows = tree.map(lambda a: a.detach().reshape(batch.numel(), *a.shape[len(batch) :]), x0)
     check_shapes(system, rows, None)
     return tree.ravel(rows, 1), tree.map(lambda a: a[0], rows), batch
