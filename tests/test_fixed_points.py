@@ -83,6 +83,36 @@ def test_each_start_may_have_its_own_drive():
     torch.testing.assert_close(found.x[found.search.point], drives, atol=1e-9, rtol=0)
 
 
+def test_points_under_different_drives_are_different_however_close():
+    model = ctrnn.LinearSystem(-torch.eye(2), torch.eye(2))
+    drives = torch.tensor([[0.5, 0.0], [0.500001, 0.0], [0.9, 0.0], [0.9, 0.0]])
+    found = analysis.fixed_points(model, torch.eye(2).repeat(2, 1), drives)
+    assert len(found.x) == 3
+    torch.testing.assert_close(found.x[found.search.point], drives, atol=1e-9, rtol=0)
+    torch.testing.assert_close(found.u[found.search.point], drives)
+
+
+def test_starts_at_one_place_say_nothing_about_how_far_is_far():
+    model = ctrnn.LinearSystem(-torch.eye(2), torch.eye(2))
+    found = analysis.fixed_points(model, torch.zeros(4, 2), torch.tensor([5.0, -3.0]))
+    torch.testing.assert_close(found.x, torch.tensor([[5.0, -3.0]]), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("rounding", [-1e-17, 0.0, 1e-17])
+def test_a_neutral_direction_is_not_stable_whatever_rounding_says(rounding, generator):
+    A = torch.tensor([[rounding, 0.0], [0.0, -1.0]])
+    found = analysis.fixed_points(ctrnn.LinearSystem(A), torch.randn(5, 2, generator=generator))
+    assert len(found.x) == 5
+    assert not found.stable.any()
+    assert found.unstable.tolist() == [1] * 5
+
+
+def test_a_wrong_number_of_drives_is_named():
+    model = ctrnn.LinearSystem(-torch.eye(2), torch.eye(2))
+    with pytest.raises(ValueError, match=r"each of the 5 starts, got \(4, 2\)"):
+        analysis.fixed_points(model, torch.randn(5, 2), torch.zeros(4, 2))
+
+
 def test_the_points_of_an_lstm_come_back_as_its_states(generator):
     model = LSTM(6, 1, generator=generator)
     step = ctrnn.Step(model, ctrnn.Euler(), dt=1.0)

@@ -17,6 +17,7 @@ ROOT = 1e-11  # speed below which a point is a root: rounding leaves about 1e-15
 SLOW = 0.01  # of the starts' median speed: what moves faster is no slow point
 GAP = 1.0  # decades of speed without any point that part the slow ones from the rest
 BEYOND = 10.0  # times `reach`, where a start is given up on its way
+NEUTRAL = 1e-10  # distance from the boundary of stability that rounding could account for
 
 
 class Outcome(IntEnum):
@@ -42,8 +43,8 @@ class FixedPoints(NamedTuple):
     """Fixed points found, each once, the slowest first; all values come from one evaluation at `x`.
 
     `speed` is |dx/dt| for a flow and |step(x) - x| for a map; `stable` is Re(eigenvalue) < 0 for a flow and
-    |eigenvalue| < 1 for a map, whichever `kind` says. A point that is not `fixed` is only slow: its `stable` speaks of
-    the local linear dynamics, not of the long run.
+    |eigenvalue| < 1 for a map, whichever `kind` says; on the boundary to rounding (1e-10) it is not. A point that is
+    not `fixed` is only slow: its `stable` speaks of the local linear dynamics, not of the long run.
     """
 
     x: Float[Tensor, "point D"]
@@ -56,6 +57,7 @@ class FixedPoints(NamedTuple):
     velocity: Float[Tensor, "point D"]  # dx/dt, or step(x) - x
     fixed: Bool[Tensor, " point"]  # speed below 1e-11, or below tol where that is less
     tol: float  # the speed up to which points were accepted
+    u: Float[Tensor, "point input"] | None  # the drive under which each stands still
     search: Search
 
     @property
@@ -66,8 +68,7 @@ class FixedPoints(NamedTuple):
     @property
     def unstable(self) -> Int[Tensor, " point"]:
         """How many directions are unstable at each point, its index: 0 for a stable one."""
-        growth = self.eigenvalues.abs() - 1 if self.kind == "map" else self.eigenvalues.real
-        return (growth >= 0).sum(-1)
+        return _unstable(self.eigenvalues, self.kind)
 
     def modes(self) -> Modes:
         """Eigenmodes at each point."""
@@ -160,6 +161,8 @@ def fixed_points(
     if not bool(torch.isfinite(x).all()):
         raise ValueError("starts hold NaN or infinite values: drop them before the search.")
     move, is_map = local(in_float64(system), starts, 1)
+    if u is not None and u.shape[:-1] not in ((), (len(x),)):
+        raise ValueError(f"u must be one drive (n_in,) or one for each of the {len(x)} starts, got {tuple(u.shape)}.")
     drive = None if u is None else u.detach().double().to(x.device).expand(len(x), -1)
 
     def residual(points: Tensor, inputs: Tensor | None) -> Tensor:
@@ -171,28 +174,29 @@ def fixed_points(
         # Under a drive of its own each start has its own points.
         merge = 0.3 * unique * spread if drive is None or u is None or u.ndim == 1 else 0.0
         before = residual(x, drive).norm(dim=-1)
-        far = BEYOND * reach * spread if len(x) > 1 else torch.inf
-        ended = descend(residual, x, drive, enough, max_iterations, merge, far)
-        inside = (ended.x - centre).norm(dim=-1) <= (reach * spread if len(x) > 1 else torch.inf)
+        region = reach * spread if bool((x != x[0]).any()) else torch.inf  # one place says nothing about how far is far
+        ended = descend(residual, x, drive, enough, max_iterations, merge, BEYOND * region)
+        inside = (ended.x - centre).norm(dim=-1) <= region
         speed = ended.value.norm(dim=-1)
         limit = _tolerance(speed[inside], ended.flat[inside], before) if tol is None else tol
-        chosen, point = _distinct(ended.x, speed, inside & (speed <= limit), unique * spread)
+        chosen, point = _distinct(ended.x, speed, drive, inside & (speed <= limit), unique * spread)
         x, drive = ended.x[chosen], None if drive is None else drive[chosen]
         velocity, matrix = residual(x, drive), jacobian_rows(move, x, drive)
         values = torch.linalg.eigvals(matrix)
-        stable = (values.abs() < 1).all(-1) if is_map else (values.real < 0).all(-1)
+        kind: Kind = "map" if is_map else "flow"
         speed_at = velocity.norm(dim=-1)
         return FixedPoints(
             x,
             speed_at,
             matrix,
             values,
-            stable,
-            "map" if is_map else "flow",
+            _unstable(values, kind) == 0,
+            kind,
             system.dt if isinstance(system, Step) and system.dt is not None else 1.0,
             velocity,
             speed_at <= min(ROOT, limit),
             limit,
+            drive,
             Search(ended.x, speed, _outcome(ended, inside, point), point, ended.iterations),
         )
 
@@ -215,8 +219,16 @@ def _tolerance(speed: Tensor, flat: Tensor, before: Tensor) -> float:
     return float(slow[widest])
 
 
-def _distinct(x: Tensor, speed: Tensor, good: Tensor, apart: float) -> tuple[Tensor, Tensor]:
-    """Indices of the good rows, each point once and the slowest first, and which of them each row came to (or -1)."""
+def _unstable(eigenvalues: Tensor, kind: Kind) -> Tensor:
+    growth = eigenvalues.abs() - 1 if kind == "map" else eigenvalues.real
+    return (growth >= -NEUTRAL).sum(-1)
+
+
+def _distinct(x: Tensor, speed: Tensor, u: Tensor | None, good: Tensor, apart: float) -> tuple[Tensor, Tensor]:
+    """Indices of the good rows, each point once and the slowest first, and which of them each row came to (or -1).
+
+    Points under different drives are different ones.
+    """
     candidates = good.nonzero()[:, 0]
     candidates = candidates[speed[candidates].argsort(stable=True)]
     point = torch.full((len(x),), -1, dtype=torch.long, device=x.device)
@@ -224,6 +236,8 @@ def _distinct(x: Tensor, speed: Tensor, good: Tensor, apart: float) -> tuple[Ten
     while len(candidates):
         first = candidates[0]
         same = (x[candidates] - x[first]).norm(dim=-1) <= apart
+        if u is not None:
+            same &= (u[candidates] == u[first]).all(-1)
         point[candidates[same]] = len(kept)
         kept.append(int(first))
         candidates = candidates[~same]

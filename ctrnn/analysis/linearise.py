@@ -143,7 +143,7 @@ def parameter_jacobian(
     if parameter not in tensors:
         raise ValueError(f"{class_name(model)} has no parameter {parameter!r}: it has {', '.join(sorted(tensors))}.")
     name = f"model.{parameter}" if isinstance(system, Step) else parameter
-    batch = _batch(system, x)
+    batch = batch_shape(system, x)
 
     def moved(value: Tensor, row: Tensor, drive: Tensor | None) -> Tensor:
         call = lambda *args: functional_call(system, {name: value}, args)
@@ -231,14 +231,14 @@ class _At(NamedTuple):
 
 
 def _rows(system: Dynamics, x: State, u: Tensor | None) -> _At:
-    batch = _batch(system, x)
+    batch = batch_shape(system, x)
     flat = tree.ravel(x, len(batch))
     rows = flat.reshape(-1, flat.shape[-1])
     drives = None if u is None else u.expand(*batch, u.shape[-1]).reshape(len(rows), -1)
     return _At(local(system, x, len(batch)).move, rows, drives, batch)
 
 
-def _batch(system: Dynamics, x: State) -> torch.Size:
+def batch_shape(system: Dynamics, x: State) -> torch.Size:
     """The batch axes of x: those before what the model's own initial state has, or before the last."""
     model, first = (system.model if isinstance(system, Step) else system), tree.leaves(x)[0]
     events = 1
