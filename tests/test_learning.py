@@ -35,7 +35,7 @@ from ctrnn.learning import (
     fit_ensemble,
 )
 from ctrnn.learning.training import generator as source
-from ctrnn.models import CTRNN, GRU, LSTM, RateRNN, Stack
+from ctrnn.models import CTRNN, GRU, LSTM, MTRNN, RateRNN, Stack
 from ctrnn.tasks import DelayedMatch, DigitStrings, FlipFlop
 
 ADAM = functools.partial(torch.optim.Adam, lr=1e-2)
@@ -657,3 +657,13 @@ def test_trials_belong_to_their_seed_and_update():
     first, again = ([float(torch.rand((), generator=source(*key))) for key in keys] for _ in range(2))
     assert first == again
     assert len(set(first)) == 8
+
+
+def test_networks_with_masks_are_trained_side_by_side_too():
+    groups = {"fast": (4, 1.0), "slow": (2, 5.0)}
+    networks = [MTRNN(groups, 1, 1, generator=torch.Generator().manual_seed(seed)) for seed in range(2)]
+    together = fit_ensemble(networks, FLIPFLOP, **SHORT)
+    for model, fitted, seed in zip(networks, together, range(2), strict=True):
+        alone = fit(model, FLIPFLOP, **SHORT, seed=seed)
+        for a, b in zip(fitted.model.parameters(), alone.model.parameters(), strict=True):
+            torch.testing.assert_close(a, b)

@@ -100,4 +100,5 @@ def _check(training: Training, models: Sequence[Model], seeds: Sequence[int]) ->
 def _architecture(model: Model) -> tuple[object, ...]:
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     shapes = {name: (tuple(t.shape), t.dtype, t.device, t.requires_grad) for name, t in tensors.items()}
-    return type(model), repr(model), shapes, getattr(model, "activation", None)
+    # torch gives every parametrised network a class of its own.
+    return class_name(model), repr(model), shapes, getattr(model, "activation", None)
