@@ -263,6 +263,8 @@ def _fold(graph: fx.GraphModule) -> None:
         elif node.op == "call_function" and all(a in known for a in node.all_input_nodes) and not _draws(node):
             args, kwargs = fx.map_arg((node.args, node.kwargs), known.__getitem__)
             known[node] = node.target(*args, **kwargs)
+    for node in list(graph.graph.nodes):
+        _spare(node, known)
     for i, (node, found) in enumerate(known.items()):
         if node.op == "call_function" and isinstance(found, Tensor) and not all(user in known for user in node.users):
             graph.register_buffer(f"folded{i}", found)
@@ -270,6 +272,25 @@ def _fold(graph: fx.GraphModule) -> None:
                 node.replace_all_uses_with(graph.graph.get_attr(f"folded{i}"))
     graph.graph.eliminate_dead_code()
     graph.recompile()
+
+
+def _spare(node: fx.Node, known: dict[fx.Node, Any]) -> None:
+    """Leave out what changes no bit but takes a pass over all tangent vectors: x / 1 (a tau of 1), x + (-y)."""
+    aten = torch.ops.aten
+    if node.target == aten.div.Tensor:
+        x, y = node.args
+        one = known.get(y) if isinstance(y, fx.Node) else None
+        if isinstance(x, fx.Node) and isinstance(one, Tensor) and one.ndim == 0 and one == 1:
+            node.replace_all_uses_with(x)
+    elif node.target == aten.add.Tensor and len(node.args) == 2 and not node.kwargs:
+        x, y = node.args
+        turned = y if isinstance(y, fx.Node) and y.target == aten.permute.default else None
+        negative = y if turned is None else turned.args[0]
+        if isinstance(negative, fx.Node) and negative.target == aten.neg.default:
+            with node.graph.inserting_before(node):
+                y = negative.args[0]
+                y = y if turned is None else node.graph.call_function(aten.permute.default, (y, turned.args[1]))
+                node.replace_all_uses_with(node.graph.call_function(aten.sub.Tensor, (x, y)))
 
 
 def _draws(node: fx.Node) -> bool:
