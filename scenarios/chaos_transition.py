@@ -61,9 +61,9 @@ def run(
     *,
     quick: bool = False,
     seed: int = 0,
-    seeds: int = 10,
+    seeds: int = 8,
     sizes: tuple[int, ...] = (100, 200, 400, 800),
-    duration: float = 300.0,
+    duration: float = 200.0,
     transient: float = 100.0,
 ) -> Result:
     """Measure the top exponent of every matrix at every gain.
@@ -251,7 +251,7 @@ def _onset(ax: Axes, found: Found, theory: dict[float, analysis.MeanField]) -> N
     ax.axhline(0, color="0.6", ls=":", lw=0.8)
     ax.set(xlabel="gain $g$", ylabel="top exponent (1/$\\tau$)", xlim=(0.8, 2.1), ylim=(-0.15, 0.15))
     ax.set_title("single matrices at the onset")
-    ax.legend(loc="lower right")
+    ax.legend(loc="upper left")
 
 
 def _distance(ax: Axes, found: Found, theory: dict[float, analysis.MeanField]) -> None:
