@@ -82,10 +82,20 @@ def test_a_limit_cycle_has_one_exponent_zero():
     assert float(found.exponents[1]) < -0.05
 
 
-@pytest.mark.parametrize("kind", [ctrnn.GRU, ctrnn.LSTM])
-@pytest.mark.parametrize("as_map", [True, False])
+NETWORKS = {
+    "GRU": lambda g: ctrnn.GRU(3, 2, generator=g),
+    "LSTM": lambda g: ctrnn.LSTM(3, 2, generator=g),
+    "MTRNN": lambda g: ctrnn.MTRNN({"fast": (3, 2.0), "slow": (2, 9.0)}, 2, generator=g),
+    "stack": lambda g: ctrnn.Stack([ctrnn.GRU(2, 2, generator=g), ctrnn.LSTM(2, 2, generator=g)]),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "as_map"),
+    [("GRU", True), ("LSTM", True), ("MTRNN", True), ("stack", True), ("LSTM", False)],
+)
 def test_many_steps_at_once_one_by_one_and_without_a_record_are_one(kind, as_map, generator, monkeypatch):
-    model = kind(3, 2, generator=generator)
+    model = NETWORKS[kind](generator)
     us = torch.randn(7, 2, generator=generator)
     x0 = tree.map(lambda leaf: torch.rand(leaf.shape, generator=generator), model.initial_state(2))
     system, dt = (ctrnn.Step(model, ctrnn.Euler(), dt=1.0), None) if as_map else (model, 0.25)
@@ -191,6 +201,17 @@ def test_a_callable_may_give_each_row_weights_of_its_own(generator):
         found = analysis.lyapunov_spectrum(both, x0, k=k, duration=300, transient=300)
         exact = torch.linalg.eigvals(A).abs().log().sort(-1, descending=True).values[:, :k]
         torch.testing.assert_close(found.exponents, exact, atol=2e-2, rtol=0)
+
+
+def test_a_map_that_writes_in_place_is_recorded_rightly():
+    def turn(x):
+        y = torch.zeros_like(x)
+        y[..., 0] += 2 * x[..., 1]
+        y[..., 1] += 0.5 * x[..., 0]
+        return y
+
+    found = analysis.lyapunov_spectrum(turn, torch.ones(1, 2), duration=200, interval=2)
+    torch.testing.assert_close(found.exponents, torch.zeros(1, 2), atol=1e-12, rtol=0)
 
 
 class Halting(ctrnn.Model):
