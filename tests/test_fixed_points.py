@@ -142,6 +142,24 @@ def test_nothing_that_scipy_finds_in_small_networks_is_missed():
                 assert float((found.x - torch.as_tensor(there.x)).norm(dim=-1).min()) < 1e-6
 
 
+def test_the_points_of_rectified_units_are_those_of_their_patterns_of_activity(generator):
+    model, n = ctrnn.RateRNN(10, 1, activation=torch.relu), 10
+    with torch.no_grad():  # units that excite themselves and inhibit one another
+        model.W_rec.copy_(1.3 * torch.eye(n) - 0.3 - 0.6 / n**0.5 * torch.rand(n, n, generator=generator))
+        model.b_rec.copy_(0.5 * torch.rand(n, generator=generator))
+    W, b = model.W_rec.detach(), model.b_rec.detach()
+    active = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * n)
+    candidates = torch.linalg.solve(torch.eye(n) - active[:, :, None] * W, active * b)
+    roots = candidates[((candidates @ W.T + b > 0) == (active == 1)).all(-1)]
+    assert len(roots) > 10
+    found = analysis.fixed_points(model, 3 * torch.rand(256, n, generator=generator))
+    assert len(found.x) > 5
+    assert bool(found.fixed.all())
+    assert float((found.x[:, None] - roots).norm(dim=-1).amin(-1).max()) < 1e-9
+    every = analysis.fixed_points(model, roots + 1e-4 * torch.randn(roots.shape, generator=generator), unique=1e-6)
+    assert len(every.x) == len(roots)
+
+
 def test_starts_are_visited_states_with_jitter_in_units_of_their_spread(generator):
     xs = torch.randn(50, 20, 3, generator=generator) * torch.tensor([1.0, 10.0, 0.0])
     xs[40:, 3] = torch.nan

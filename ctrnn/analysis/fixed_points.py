@@ -9,8 +9,8 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._descent import Descent, descend
-from ctrnn.analysis.linearise import Dynamics, Kind, Modes, check_shapes, in_float64, jacobian_rows, local, modes
+from ctrnn.analysis._descent import Descent, descend, evaluated
+from ctrnn.analysis.linearise import Dynamics, Kind, Modes, check_shapes, in_float64, local, modes
 from ctrnn.solvers import Step
 
 ROOT = 1e-11  # speed below which a point is a root: rounding leaves about 1e-15, a slow point seldom less than 1e-8
@@ -181,7 +181,8 @@ def fixed_points(
         limit = _tolerance(speed[inside], ended.flat[inside], before) if tol is None else tol
         chosen, point = _distinct(ended.x, speed, drive, inside & (speed <= limit), unique * spread)
         x, drive = ended.x[chosen], None if drive is None else drive[chosen]
-        velocity, matrix = residual(x, drive), jacobian_rows(move, x, drive)
+        velocity, matrix = evaluated(residual, x, drive)
+        matrix = matrix + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) if is_map else matrix
         values = torch.linalg.eigvals(matrix)
         kind: Kind = "map" if is_map else "flow"
         speed_at = velocity.norm(dim=-1)

@@ -63,7 +63,7 @@ def q_histogram(
     finite = np.isfinite(values)
     logs = np.log10(np.maximum(values[finite], 1e-33))
     if len(logs):
-        ax.hist(logs, bins=np.arange(np.floor(logs.min()), np.floor(logs.max()) + 2), color=color, label=label)
+        ax.hist(logs, bins=np.arange(np.floor(logs.min()), np.floor(logs.max()) + 2).tolist(), color=color, label=label)
     if limit is not None:
         ax.axvline(np.log10(limit), color=STABLE, lw=0.8, ls="--", label=f"accepted below {limit:.0e}")
     lost = len(values) - int(finite.sum())
