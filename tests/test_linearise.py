@@ -53,6 +53,18 @@ def test_the_derivative_by_a_weight_is_the_rate_it_multiplies(generator):
     torch.testing.assert_close(by_step, 0.5 * torch.eye(3).expand(4, 3, 3))
 
 
+def test_a_float32_network_is_looked_at_in_float64_where_the_point_is(generator):
+    model = ctrnn.CTRNN(3, 2, generator=generator).float()
+    x = torch.randn(3, generator=generator)
+    twin = ctrnn.CTRNN(3, 2)
+    twin.load_state_dict(model.state_dict())
+    for derivative in (analysis.jacobian, analysis.input_jacobian):
+        torch.testing.assert_close(derivative(model, x), derivative(twin, x), rtol=1e-12, atol=1e-12)
+    by_weight = analysis.parameter_jacobian(model, x, "W_in", torch.ones(2, dtype=torch.float32))
+    torch.testing.assert_close(by_weight, analysis.parameter_jacobian(twin, x, "W_in", torch.ones(2)))
+    assert next(model.parameters()).dtype == torch.float32
+
+
 def test_modes_are_ordered_biorthonormal_and_put_the_matrix_together_again(generator):
     J = torch.randn(5, 6, 6, generator=generator)
     for kind in ("flow", "map"):

@@ -3,7 +3,7 @@
 import copy
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from jaxtyping import Complex, Float
@@ -84,6 +84,15 @@ def _input(model: Model, x: State, u: Tensor | None) -> Tensor:
     return tree.leaves(x)[0].new_zeros(model.n_in or 0) if u is None else u.to(tree.leaves(x)[0])
 
 
+def _matched(system: Dynamics, x: State) -> Dynamics:
+    """The system, or a copy of it in float64 where x is and it is not: a point found in float64 is looked at there."""
+    if not isinstance(system, nn.Module) or tree.leaves(x)[0].dtype != torch.float64:
+        return system
+    tensors = [*system.parameters(), *system.buffers()]
+    narrow = any(a.is_floating_point() and a.dtype != torch.float64 for a in tensors)
+    return in_float64(system) if narrow else system
+
+
 def in_float64(system: Dynamics) -> Dynamics:
     """A copy in float64, so that the user's network stays as it is; a bare callable is taken as it comes."""
     return copy.deepcopy(system).double() if isinstance(system, nn.Module) else system
@@ -91,6 +100,8 @@ def in_float64(system: Dynamics) -> Dynamics:
 
 def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None = None) -> Float[Tensor, "*batch D D"]:
     """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at x (*batch, ...), in the dtype of x.
+
+    A float32 network is looked at in float64 where x is, through a copy.
 
     Args:
         system: a Model (flow), a Step with its dt, or a callable map.
@@ -138,7 +149,8 @@ def parameter_jacobian(
     Raises:
         ValueError: the model has no Tensor of this name.
     """
-    model = system.model if isinstance(system, Step) else system
+    module = cast(nn.Module, _matched(system, x))
+    model = module.model if isinstance(module, Step) else module
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if parameter not in tensors:
         raise ValueError(f"{class_name(model)} has no parameter {parameter!r}: it has {', '.join(sorted(tensors))}.")
@@ -146,7 +158,7 @@ def parameter_jacobian(
     batch = batch_shape(system, x)
 
     def moved(value: Tensor, row: Tensor, drive: Tensor | None) -> Tensor:
-        call = lambda *args: functional_call(system, {name: value}, args)
+        call = lambda *args: functional_call(module, {name: value}, args)
         return local(system, x, len(batch), call).move(row, drive)
 
     at = _rows(system, x, u)
@@ -231,10 +243,10 @@ class _At(NamedTuple):
 
 
 def _rows(system: Dynamics, x: State, u: Tensor | None) -> _At:
-    batch = batch_shape(system, x)
+    system, batch = _matched(system, x), batch_shape(system, x)
     flat = tree.ravel(x, len(batch))
     rows = flat.reshape(-1, flat.shape[-1])
-    drives = None if u is None else u.expand(*batch, u.shape[-1]).reshape(len(rows), -1)
+    drives = None if u is None else u.to(rows).expand(*batch, u.shape[-1]).reshape(len(rows), -1)
     return _At(local(system, x, len(batch)).move, rows, drives, batch)
 
 

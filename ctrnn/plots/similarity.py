@@ -42,7 +42,9 @@ def by_group(ax: Axes, places: Float[Any, "n 2"], groups: Sequence[str]) -> Axes
     places = np.asarray(places)
     for k, name in enumerate(dict.fromkeys(groups)):
         mine = np.array([group == name for group in groups])
-        ax.scatter(*places[mine].T, s=22, color=CYCLE[k % len(CYCLE)], marker="os^Dv<>"[k % 7], label=name)
+        ax.scatter(
+            places[mine, 0], places[mine, 1], s=22, color=CYCLE[k % len(CYCLE)], marker="os^Dv<>"[k % 7], label=name
+        )
     ax.set(xticks=[], yticks=[], aspect="equal")
     return ax
 

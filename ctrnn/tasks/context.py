@@ -21,6 +21,10 @@ class ContextIntegration:
     output is scored during the fixation (target 0) and the response (target +-1), not on the way. Times are in the unit
     of the network's tau; the defaults suit tau = 1.
 
+    With the go cue it is the animals' task: the response follows the stimulus and a delay. Without it (`go_cue=False`)
+    it is the network's of the paper: there is no cue among the inputs, and the response is the last part of the
+    stimulus, which ends the trial.
+
     The noise is white with power sigma**2: a mean over dt has standard deviation sigma / sqrt(dt), and the evidence
     integrated over T has sigma * sqrt(T), at any dt that is a multiple of `noise_time`. It is drawn once, held over
     `noise_time`, and averaged onto the grid, so the same trial carries the same noise whatever dt.
@@ -39,6 +43,7 @@ class ContextIntegration:
     delay: tuple[float, float] = (0.0, 0.0)
     response: float = 3.0
     grace: float = 1.0
+    go_cue: bool = True
 
     def __post_init__(self) -> None:
         require(len(self.coherences) > 0, "coherences is empty: give at least one strength of evidence")
@@ -47,11 +52,16 @@ class ContextIntegration:
         require(0 <= self.delay[0] <= self.delay[1], f"delay = {self.delay} is no range (low, high) of durations")
         for name in ("noise_time", "fixation", "stimulus", "response"):
             require(getattr(self, name) > 0, f"{name} = {getattr(self, name)}: it must be a positive duration")
+        require(
+            self.go_cue or (self.delay == (0.0, 0.0) and self.response <= self.stimulus),
+            f"without a go cue the response is the last part of the stimulus: make the delay (0, 0), not {self.delay}, "
+            f"and response = {self.response} at most stimulus = {self.stimulus}",
+        )
         require(0 <= self.grace < self.response, f"grace = {self.grace} must be less than response = {self.response}")
 
     @property
     def n_in(self) -> int:
-        return 5
+        return 5 if self.go_cue else 4
 
     @property
     def n_out(self) -> int:
@@ -92,7 +102,7 @@ class ContextIntegration:
         fixating = inside(torch.stack([zero + self.grace, periods["fixation"][1]]), dt, steps)
         answering = inside(torch.stack([go + self.grace, end]), dt, steps)
         return Trials(
-            us=torch.cat([streams, attended, cue], -1),
+            us=torch.cat([streams, attended, cue] if self.go_cue else [streams, attended], -1),
             targets=(inside(periods["response"], dt, steps) * answer)[..., None],
             mask=fixating | answering,
             lengths=None if self.delay[0] == self.delay[1] else lengths,
@@ -103,6 +113,10 @@ class ContextIntegration:
 
     def _periods(self, delay: Float[Tensor, "batch"]) -> dict[str, Tensor]:
         zero = torch.zeros_like(delay)
+        if not self.go_cue:
+            begin, end = zero + self.fixation, zero + self.fixation + self.stimulus
+            spans = {"fixation": (zero, begin), "stimulus": (begin, end), "response": (end - self.response, end)}
+            return {name: torch.stack(span) for name, span in spans.items()}
         edges = torch.stack([zero, zero + self.fixation, zero + self.stimulus, delay, zero + self.response]).cumsum(0)
         return {name: edges[i : i + 2] for i, name in enumerate(("fixation", "stimulus", "delay", "response"))}
 
