@@ -3,7 +3,9 @@
 The other side is the method of FixedPointFinder (Golub & Sussillo 2018) written from its description: Adam on the mean
 of q = |step(x) - x|^2 / 2 over all starts at once, then points with q < 1e-12, each once, and their Jacobians. Both
 sides compute in float64 and end with eigenvalues. The descent has 3000 iterations and one schedule of the learning
-rate, neither tuned nor the original's: what it has not reached by then, its median q says. The network is trained on a 3-bit flip-flop, and not trained.
+rate, neither tuned nor the original's: what it has not reached by then, its median q says.
+
+The network is trained on a 3-bit flip-flop, and not trained.
 """
 
 import copy

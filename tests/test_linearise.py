@@ -115,3 +115,9 @@ def test_non_normality_is_0_for_a_rotation_and_1_for_a_chain(generator):
 def test_wrong_arguments_are_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_no_states_have_no_jacobians():
+    model = ctrnn.CTRNN(4, 2)
+    assert analysis.jacobian(model, torch.zeros(0, 4)).shape == (0, 4, 4)
+    assert analysis.jacobian(ctrnn.Step(model, ctrnn.Euler(), dt=0.5), torch.zeros(0, 4)).shape == (0, 4, 4)

@@ -37,10 +37,8 @@ def local(system: Dynamics, like: State, batch_ndim: int, call: Callable[..., St
     call = system if call is None else call
 
     def ravelled(fn: Callable[[State, Any], State]) -> Callable[[Tensor, Tensor | None], Tensor]:
-        events = tree.map(lambda leaf: leaf[(0,) * batch_ndim], like)
-
         def move(x: Tensor, u: Tensor | None) -> Tensor:
-            return tree.ravel(fn(tree.unravel(x, events, 0), u), x.ndim - 1)
+            return tree.ravel(fn(tree.unravel(x, like, batch_ndim), u), x.ndim - 1)
 
         return move
 
