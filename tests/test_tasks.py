@@ -29,6 +29,7 @@ TASKS = [
     SineGeneration(duration=9.1),
     DelayedMatch(fixation=1.1, delay=(0.4, 3.0), n_stimuli=3),
     ContextIntegration(stimulus=3.07, delay=(0.0, 1.0), noise_time=0.05),
+    ContextIntegration(stimulus=3.07, noise_time=0.05, response=1.3, grace=0.2, go_cue=False),
     SHORT_DIGITS,
 ]
 EVENTS_KNOW_NO_DT = ("periods", "condition")
@@ -233,6 +234,27 @@ def test_context_selects_whose_sign_is_the_answer():
         assert trials.us[k, b, 2:].tolist() == [float(attended == "motion"), float(attended == "colour"), 1.0]
         assert trials.targets[-1, b, 0] == condition["answer"][b]
     assert (condition["motion"].sign() != condition["colour"].sign()).any()
+
+
+def test_without_a_go_cue_the_trial_ends_with_the_stimulus_whose_last_part_is_scored():
+    trials = draw(ContextIntegration(fixation=2.0, stimulus=5.0, response=1.5, grace=0.5, go_cue=False))
+    begins_and_ends = {name: period[:, 0].tolist() for name, period in trials.periods.items()}
+    assert begins_and_ends == {"fixation": [0.0, 2.0], "stimulus": [2.0, 7.0], "response": [5.5, 7.0]}
+    assert trials.us.shape == (70, 16, 4)
+    assert trials.lengths is None
+    assert trials.mask[:, 0].nonzero()[:, 0].tolist() == [*range(5, 20), *range(60, 70)]
+    assert (trials.targets[-1, :, 0] == trials.condition["answer"]).all()
+    assert (trials.us[-1, :, :2] != 0).all()
+
+
+def test_the_go_cue_changes_nothing_else_of_the_same_trials():
+    with_cue, without = (draw(ContextIntegration(response=2.0, go_cue=cue)) for cue in (True, False))
+    assert torch.equal(with_cue.us[: len(without.us), :, :4], without.us)
+    cue, go = with_cue.us[..., 4], int(with_cue.periods["response"][0, 0] / 0.1 + 0.5)
+    assert (cue[:go] == 1).all()
+    assert (cue[go:] == 0).all()
+    for name, value in without.condition.items():
+        assert torch.equal(with_cue.condition[name], value), name
 
 
 @pytest.mark.parametrize("dt", [0.1, 0.2, 0.5])
@@ -541,6 +563,8 @@ def test_outputs_that_do_not_belong_to_the_trials_are_refused(task):
         (ContextIntegration, {"coherences": (-0.1, 0.1)}),
         (ContextIntegration, {"sigma": -1.0}),
         (ContextIntegration, {"noise_time": 0.0}),
+        (ContextIntegration, {"response": 11.0, "go_cue": False}),
+        (ContextIntegration, {"delay": (1.0, 2.0), "go_cue": False}),
         (DigitStrings, {"split": "dev"}),
         (DigitStrings, {"digits": (0, 3)}),
         (DigitStrings, {"spacing": (3, 1)}),
