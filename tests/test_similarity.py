@@ -94,6 +94,18 @@ def test_groups_that_differ_are_told_apart_and_equal_ones_are_not(generator):
     assert analysis.permutation_test(torch.cdist(mixed, mixed), groups).p > 0
 
 
+def test_where_relabellings_are_few_all_are_taken_and_p_is_exact():
+    def p(places, groups, **how):
+        x = torch.tensor(places)[:, None]
+        return analysis.permutation_test(torch.cdist(x, x), groups, **how).p
+
+    assert p([0.0, 1.0, 9.0, 10.0], [0, 0, 1, 1]) == pytest.approx(2 / 6)  # the true one and its mirror image
+    assert p([0.0, 1.0, 2.0, 20.0, 21.0], [3, 3, 3, 5, 5]) == pytest.approx(1 / 10)
+    assert p([0.0, 1.0, 9.0, 10.0], [0, 1, 1, 0]) == 1.0  # {0, 10}, {1, 9}: within 9, as {0, 9}, {1, 10}: the greatest
+    drawn = p([0.0, 1.0, 2.0, 20.0, 21.0], [3, 3, 3, 5, 5], permutations=9)
+    assert drawn * 10 == pytest.approx(round(drawn * 10))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [

@@ -6,6 +6,8 @@ A and B are as far apart as A and C B C' for the best orthogonal C.
 """
 
 import math
+from collections import Counter
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -201,12 +203,14 @@ def permutation_test(
     permutations: int = 10_000,
     generator: torch.Generator | None = None,
 ) -> PermutationTest:
-    """Are members of one group nearer to one another than to others? One-sided, by relabelling at random.
+    """Are members of one group nearer to one another than to others? One-sided, by relabelling.
+
+    Where there are no more relabellings than `permutations`, all are taken and p is exact; else they are drawn.
 
     Args:
         distances: symmetric.
         groups: the group of each row.
-        permutations: relabellings drawn besides the true one, so that p is at least 1 / (permutations + 1).
+        permutations: relabellings drawn besides the true one, so that a drawn p is at least 1 / (permutations + 1).
         generator: of the draws; if None the same ones at every call.
 
     Raises:
@@ -226,10 +230,22 @@ def permutation_test(
         inside = same @ pairs / same.sum(-1)
         return (pairs.sum() - same @ pairs) / (len(pairs) - same.sum(-1)) - inside
 
-    orders = torch.rand(permutations, len(labels), generator=generator).argsort(-1)
-    shuffled = labels[orders]
+    counts = Counter(groups)
+    if math.factorial(len(labels)) // math.prod(math.factorial(count) for count in counts.values()) <= permutations:
+        shuffled, drawn = torch.tensor(list(_arrangements(counts))), 0
+    else:
+        shuffled, drawn = labels[torch.rand(permutations, len(labels), generator=generator).argsort(-1)], 1
     chance = apart((shuffled[:, i] == shuffled[:, j]).double())
     true = apart(same)
     as_great = int((chance >= true - 1e-12 * pairs.abs().max()).sum())
     within = float(same @ pairs / same.sum())
-    return PermutationTest(within, within + float(true), (as_great + 1) / (permutations + 1))
+    return PermutationTest(within, within + float(true), (as_great + drawn) / (len(shuffled) + drawn))
+
+
+def _arrangements(counts: Counter[int]) -> Iterator[list[int]]:
+    """Every distinct order of labels, of which each occurs so often."""
+    if not counts.total():
+        yield []
+    for label in [label for label, count in counts.items() if count]:
+        for rest in _arrangements(counts - Counter([label])):
+            yield [label, *rest]
