@@ -33,6 +33,9 @@ from ctrnn.analysis.mean_field import dynamic_mean_field as dynamic_mean_field
 from ctrnn.analysis.memory import Memory as Memory
 from ctrnn.analysis.memory import linear_memory as linear_memory
 from ctrnn.analysis.memory import memory_capacity as memory_capacity
+from ctrnn.analysis.phase_plane import PhasePlane as PhasePlane
+from ctrnn.analysis.phase_plane import equilibrium_types as equilibrium_types
+from ctrnn.analysis.phase_plane import phase_plane as phase_plane
 from ctrnn.analysis.retrieval import critical_load as critical_load
 from ctrnn.analysis.retrieval import one_step_error as one_step_error
 from ctrnn.analysis.retrieval import retrieval_overlap as retrieval_overlap

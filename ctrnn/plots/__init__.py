@@ -12,6 +12,7 @@ from ctrnn.plots.learning import heat as heat
 from ctrnn.plots.learning import sweep as sweep
 from ctrnn.plots.lyapunov import exponents as exponents
 from ctrnn.plots.lyapunov import running_exponents as running_exponents
+from ctrnn.plots.phase_plane import phase_plane as phase_plane
 from ctrnn.plots.similarity import by_group as by_group
 from ctrnn.plots.similarity import coloured_path as coloured_path
 from ctrnn.plots.similarity import distance_matrix as distance_matrix
