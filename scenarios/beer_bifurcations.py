@@ -9,6 +9,7 @@ Source: Beer (1995), Adaptive Behavior 3:469-509; the folds, the Hopf point and 
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -91,7 +92,7 @@ def _in_input(w: float, most: float) -> Branch:
     return analysis.continue_equilibria(model, x0, "u[0]", (-7.0, 2.0), stride=analysis.Stride(most=most))
 
 
-def family(c: float) -> "ctrnn.analysis.continuation.Parameter":
+def family(c: float) -> Callable[[Tensor], dict[str, Tensor]]:
     """The weights and biases of two neurons at centre-crossing as functions of w."""
 
     def values(w: Tensor) -> dict[str, Tensor]:

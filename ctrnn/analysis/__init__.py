@@ -5,8 +5,10 @@ from ctrnn.analysis._arclength import Stride as Stride
 from ctrnn.analysis.automata import extract_automaton as extract_automaton
 from ctrnn.analysis.continuation import Branch as Branch
 from ctrnn.analysis.continuation import BranchPoint as BranchPoint
+from ctrnn.analysis.continuation import Flip as Flip
 from ctrnn.analysis.continuation import Fold as Fold
 from ctrnn.analysis.continuation import Hopf as Hopf
+from ctrnn.analysis.continuation import NeimarkSacker as NeimarkSacker
 from ctrnn.analysis.continuation import continue_equilibria as continue_equilibria
 from ctrnn.analysis.cycles import CycleBranch as CycleBranch
 from ctrnn.analysis.cycles import CycleFold as CycleFold

@@ -15,7 +15,8 @@ from ctrnn._integrate import integrate
 from ctrnn._types import State
 from ctrnn.analysis._arclength import Array, ContinuationError, Place, Stride, follow, start, zero
 from ctrnn.analysis._collocation import Cycles
-from ctrnn.analysis.continuation import Hopf, Parameter, equilibrium_equations
+from ctrnn.analysis._equilibria import Parameter, equilibrium_equations
+from ctrnn.analysis.continuation import Hopf
 from ctrnn.analysis.linearise import in_float64
 from ctrnn.drive import Function
 from ctrnn.dynamics import Model

@@ -10,13 +10,26 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from ctrnn.analysis import Branch, BranchPoint, CycleBranch, CycleFold, Fold, Hopf, PeriodDoubling, Torus
+from ctrnn.analysis import (
+    Branch,
+    BranchPoint,
+    CycleBranch,
+    CycleFold,
+    Flip,
+    Fold,
+    Hopf,
+    NeimarkSacker,
+    PeriodDoubling,
+    Torus,
+)
 from ctrnn.plots.style import INPUT, OUTPUT, QUIET, STABLE, TARGET, TRAJECTORY, UNSTABLE
 
 # Marker, colour and name of each kind of point; the shapes are those of PyCoBi and XPPAUT's users.
 MARKERS: dict[type, tuple[str, str, str]] = {
     Fold: ("v", QUIET, "fold"),
     Hopf: ("o", INPUT, "Hopf"),
+    Flip: ("h", UNSTABLE, "flip"),
+    NeimarkSacker: ("o", TRAJECTORY, "Neimark-Sacker"),
     BranchPoint: ("D", TARGET, "branch point"),
     CycleFold: ("^", OUTPUT, "fold of cycles"),
     PeriodDoubling: ("h", UNSTABLE, "period doubling"),
