@@ -53,6 +53,20 @@ def test_the_derivative_by_a_weight_is_the_rate_it_multiplies(generator):
     torch.testing.assert_close(by_step, 0.5 * torch.eye(3).expand(4, 3, 3))
 
 
+def test_a_batch_of_implicit_steps_has_the_jacobians_of_its_rows(generator):
+    step = ctrnn.Step(ctrnn.VanDerPol(5.0), ctrnn.Rodas4(), dt=0.1)
+    x = torch.randn(4, 2, generator=generator)
+    for derivative in (
+        lambda x: analysis.jacobian(step, x),
+        lambda x: analysis.parameter_jacobian(step, x, "mu"),
+    ):
+        torch.testing.assert_close(derivative(x), torch.stack([derivative(row) for row in x]))
+    h = 1e-5
+    after = lambda x: step(torch.zeros(()), 0.1, x, x.new_zeros(4, 0))
+    by_hand = torch.stack([(after(x + h * e) - after(x - h * e)) / (2 * h) for e in torch.eye(2)], -1)
+    torch.testing.assert_close(analysis.jacobian(step, x), by_hand, atol=1e-7, rtol=0)
+
+
 def test_a_float32_network_is_looked_at_in_float64_where_the_point_is(generator):
     model = ctrnn.CTRNN(3, 2, generator=generator).float()
     x = torch.randn(3, generator=generator)

@@ -22,8 +22,8 @@ class LinearDynamics(NamedTuple):
     """z[t + 1] = A z[t] + c, z the whitened principal coordinates of the delay-embedded trajectory."""
 
     A: Float[Tensor, "rank rank"]
-    error: float  # mean squared one-step error over the variance of z, on the trials that were held out
-    persistence: float  # the same of the prediction z[t + 1] = z[t]
+    error: float  # mean squared one-step error over the variance of the embedded states, on trials that were held out
+    persistence: float  # the same of the prediction that nothing changes
 
     @property
     def eigenvalues(self) -> Complex[Tensor, " rank"]:
@@ -48,9 +48,9 @@ def linear_dynamics(
     """The linear operator of a given rank that best predicts each sample of the trajectories from the one before.
 
     The embedded states are centred, reduced to their `rank` greatest principal coordinates and whitened, so that units
-    of different size count alike; A solves least squares over all trials. `error` is that of an operator fitted without
-    the last trials and tested on them: the rank and the number of delays to take are those beyond which it no longer
-    falls.
+    of different size count alike; A solves least squares over all trials. `error` is that of coordinates and operator
+    fitted without the last trials and tested on them, in the space of the embedded states, so that it may be compared
+    between ranks: the one to take is that beyond which it no longer falls.
 
     Args:
         xs: trajectories (time, trial, D), one sampling interval for all networks that are compared.
@@ -69,26 +69,36 @@ def linear_dynamics(
     if not 0 < tested < xs.shape[1]:
         raise ValueError(f"held_out = {held_out} of {xs.shape[1]} trials leaves none to test or none to fit.")
     embedded = delay_embedded(xs.detach().double(), delays)
-    z = _whitened(embedded, rank)
-    A, _ = _fit(z)
-    without, c = _fit(z[:, :-tested])
-    now, after = z[:-1, -tested:], z[1:, -tested:]
+    A, _, _ = _operator(embedded, rank)
+    without, c, basis = _operator(embedded[:, :-tested], rank)
+    centred = embedded[:, -tested:] - basis.mean
+    now, after = centred[:-1], centred[1:]
+    predicted = (now @ basis.whitening @ without.mT + c) @ basis.colouring
     variance = after.square().mean()
     return LinearDynamics(
-        A,
-        float((after - now @ without.mT - c).square().mean() / variance),
-        float((after - now).square().mean() / variance),
+        A, float((after - predicted).square().mean() / variance), float((after - now).square().mean() / variance)
     )
 
 
-def _whitened(embedded: Tensor, rank: int) -> Tensor:
+class _Basis(NamedTuple):
+    """z = (x - mean) @ whitening, and back x - mean = z @ colouring, in the span of the axes."""
+
+    mean: Tensor
+    whitening: Tensor
+    colouring: Tensor
+
+
+def _operator(embedded: Tensor, rank: int) -> tuple[Tensor, Tensor, _Basis]:
+    """A, c, and the coordinates in which they act."""
     rows = embedded.flatten(0, 1)
-    rows = rows - rows.mean(0)
-    U, S, _ = torch.linalg.svd(rows, full_matrices=False)
+    mean = rows.mean(0)
+    _, S, V = torch.linalg.svd(rows - mean, full_matrices=False)
     span = int((TINY * S[0] < S).sum())
     if not 1 <= rank <= span:
         raise ValueError(f"rank = {rank}: the embedded trajectories span {span} directions.")
-    return (U[:, :rank] * math.sqrt(len(rows))).unflatten(0, embedded.shape[:2])
+    scale = S[:rank, None] / math.sqrt(len(rows))
+    basis = _Basis(mean, (V[:rank] / scale).mT, V[:rank] * scale)
+    return *_fit((embedded - mean) @ basis.whitening), basis
 
 
 def _fit(z: Tensor) -> tuple[Tensor, Tensor]:
@@ -104,6 +114,7 @@ class Conjugacy(NamedTuple):
     distance: float  # Frobenius norm of A - C B C'
     angle: float  # between the two, in radians, 0 to pi: blind to their size
     C: Float[Tensor, "n n"]
+    converged: bool  # whether the start that came nearest ended within the iterations
 
 
 def procrustes_distance(
@@ -148,9 +159,10 @@ def procrustes_distance(
         going = going[~ended]
         if not len(going):
             break
-    best = C[value.argmax()]
+    winner = int(value.argmax())
+    best, converged = C[winner], winner not in going
     cosine = float((value.max() / size).clamp(-1, 1)) if float(size) > 0 else 1.0
-    return Conjugacy(float(torch.linalg.matrix_norm(A - best @ B @ best.mT)), math.acos(cosine), best)
+    return Conjugacy(float(torch.linalg.matrix_norm(A - best @ B @ best.mT)), math.acos(cosine), best, converged)
 
 
 def spectral_distance(A: Float[Tensor, "n n"], B: Float[Tensor, "n n"]) -> float:
