@@ -67,7 +67,7 @@ class FixedPoints(NamedTuple):
 
     @property
     def unstable(self) -> Int[Tensor, " point"]:
-        """How many directions are unstable at each point, its index: 0 for a stable one."""
+        """How many directions do not decay at each point, its index: 0 for a stable one; neutral ones count."""
         return _unstable(self.eigenvalues, self.kind)
 
     def modes(self) -> Modes:

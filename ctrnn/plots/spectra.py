@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 
+from ctrnn.analysis.fixed_points import NEUTRAL
 from ctrnn.plots.style import QUIET, STABLE, UNSTABLE
 
 
@@ -42,13 +43,15 @@ def spectrum(
 def is_unstable(eigenvalues: Complex[Any, "*batch"], kind: Literal["flow", "map"]) -> Bool[Any, "*batch"]:
     """Which modes do not decay: on or outside the unit circle for a map, on or right of the imaginary axis for a flow.
 
+    What lies on the boundary to rounding (1e-10) does not decay, as in `FixedPoints.unstable`.
+
     Raises:
         ValueError: `kind` is neither.
     """
     if kind not in ("flow", "map"):
         raise ValueError(f"kind = {kind!r}: say 'flow' (imaginary axis) or 'map' (unit circle).")
     values = np.asarray(eigenvalues)
-    return np.abs(values) >= 1 if kind == "map" else values.real >= 0
+    return (np.abs(values) - 1 if kind == "map" else values.real) >= -NEUTRAL
 
 
 def q_histogram(
