@@ -271,7 +271,9 @@ def _hopf(two: Two) -> list[Claim]:
     w, amplitude = two.cycles.parameter, two.cycles.orbits[:, :, 0]
     size = (amplitude.amax(1) - amplitude.amin(1)) / 2
     early = (w > 4.0005) & (w < 4.05)
-    slope = np.polyfit(np.log(w[early] - 4), np.log(size[early]), 1)[0] if int(early.sum()) > 2 else math.nan
+    slope = (
+        np.polyfit((w[early] - 4).log().numpy(), size[early].log().numpy(), 1)[0] if int(early.sum()) > 2 else math.nan
+    )
     return [
         Claim.below(
             "two neurons, c = 0.5, 1, 2: greatest |w - 4| at the Hopf point",

@@ -4,6 +4,8 @@ Claim: of networks of four architectures trained on one flip-flop, those of one 
 another than to those of another architecture, by dynamical similarity analysis; the geometry of their states alone
 parts the architectures less.
 
+Found: the first holds, the second does not; geometry parts them as well, and they differ before training already.
+
 Source: Ostrow, Eisen, Kozachkov & Fiete (2023), Beyond geometry, NeurIPS 36 (the distance, and that it parts dynamics
 where geometry does not); Maheswaranathan et al. (2019), NeurIPS 32 (architectures differ in geometry while fixed points
 agree); Kornblith et al. (2019), ICML 36 (centred kernel alignment); Sussillo & Barak (2013), Neural Computation 25:626.
