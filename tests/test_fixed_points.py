@@ -173,6 +173,11 @@ def test_starts_are_visited_states_with_jitter_in_units_of_their_spread(generato
     assert float(halfway[:, 1].std() / xs[:40, :, 1].std()) == pytest.approx(0.5**0.5, rel=0.1)
 
 
+def test_starts_are_drawn_over_all_batch_axes(generator):
+    xs = torch.randn(5, 4, 3, 2, generator=generator)
+    assert analysis.visited_states(xs, 60, jitter=0.0, generator=generator).shape == (60, 2)
+
+
 def test_starts_keep_the_parts_of_a_state(generator):
     model = LSTM(4, 2, generator=generator)
     run = ctrnn.integrate(model, torch.randn(9, 5, 2, generator=generator), dt=1.0)

@@ -3,6 +3,9 @@
 from ctrnn.analysis._arclength import ContinuationError as ContinuationError
 from ctrnn.analysis._arclength import Stride as Stride
 from ctrnn.analysis.automata import extract_automaton as extract_automaton
+from ctrnn.analysis.basins import Basins as Basins
+from ctrnn.analysis.basins import basins as basins
+from ctrnn.analysis.basins import plane_grid as plane_grid
 from ctrnn.analysis.continuation import Branch as Branch
 from ctrnn.analysis.continuation import BranchPoint as BranchPoint
 from ctrnn.analysis.continuation import Flip as Flip
@@ -30,6 +33,8 @@ from ctrnn.analysis.linearise import non_normality as non_normality
 from ctrnn.analysis.linearise import parameter_jacobian as parameter_jacobian
 from ctrnn.analysis.lyapunov import LyapunovSpectrum as LyapunovSpectrum
 from ctrnn.analysis.lyapunov import lyapunov_spectrum as lyapunov_spectrum
+from ctrnn.analysis.manifolds import Manifolds as Manifolds
+from ctrnn.analysis.manifolds import manifolds as manifolds
 from ctrnn.analysis.mean_field import MeanField as MeanField
 from ctrnn.analysis.mean_field import dynamic_mean_field as dynamic_mean_field
 from ctrnn.analysis.memory import Memory as Memory

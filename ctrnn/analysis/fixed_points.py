@@ -101,7 +101,7 @@ def visited_states(
     """
     if count < 1 or not 0 <= between <= 1 or jitter < 0:
         raise ValueError(f"count = {count}, between = {between}, jitter = {jitter}: need >= 1, within [0, 1], >= 0.")
-    lead = 2 if tree.leaves(xs)[0].ndim > 2 else 1
+    lead = min(leaf.ndim for leaf in tree.leaves(xs)) - 1  # time and batch: a part has at least one axis of its own
     rows = tree.map(lambda leaf: leaf.detach().flatten(0, lead - 1), xs)
     like = tree.map(lambda leaf: leaf[0], rows)
     flat = tree.ravel(rows, 1)

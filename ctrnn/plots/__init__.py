@@ -12,6 +12,8 @@ from ctrnn.plots.learning import heat as heat
 from ctrnn.plots.learning import sweep as sweep
 from ctrnn.plots.lyapunov import exponents as exponents
 from ctrnn.plots.lyapunov import running_exponents as running_exponents
+from ctrnn.plots.phase_plane import basins as basins
+from ctrnn.plots.phase_plane import manifolds as manifolds
 from ctrnn.plots.phase_plane import phase_plane as phase_plane
 from ctrnn.plots.similarity import by_group as by_group
 from ctrnn.plots.similarity import coloured_path as coloured_path

@@ -1,14 +1,16 @@
-"""The phase plane: field, nullclines, equilibria by type."""
+"""The phase plane: field, nullclines, equilibria by type, basins of attraction and separatrices."""
 
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 
-from ctrnn.analysis import PhasePlane
+from ctrnn.analysis import Basins, Manifolds, PhasePlane
 from ctrnn.plots.flow import vector_field
 from ctrnn.plots.style import INPUT, OUTPUT, STABLE, UNSTABLE
 
+SHADES = ("#cfe4f2", "#fbe6c4", "#d5eedd", "#f3dcea", "#fad7c3", "#e3e0f5", "#e8e8d0")  # of the basins, in order
 MARKERS = {"node": "o", "focus": "s", "saddle": "X", "centre": "D", "degenerate": "P"}
 
 
@@ -41,4 +43,36 @@ def phase_plane(ax: Axes, plane: PhasePlane) -> Axes:
         ax.set_title(f"slice: {share:.0%} of the speed (rms) leaves the plane")
     ax.set_xlim(float(plane.x[0]), float(plane.x[-1]))
     ax.set_ylim(float(plane.y[0]), float(plane.y[-1]))
+    return ax
+
+
+def basins(ax: Axes, found: Basins) -> Axes:
+    """One pale colour for each attractor's basin, again from the first after the seventh; white is undecided.
+
+    Raises:
+        ValueError: the starts are not a grid (y, x, 2), such as `plane_grid` gives.
+    """
+    if found.starts.ndim != 3 or found.starts.shape[-1] != 2:
+        raise ValueError(f"basins are drawn on a grid (y, x, 2), got starts of shape {tuple(found.starts.shape)}.")
+    x, y = found.starts[0, :, 0].numpy(), found.starts[:, 0, 1].numpy()
+    label = found.label.numpy()
+    shade = np.ma.masked_where(label < 0, label % len(SHADES))
+    colors = ListedColormap(SHADES)
+    limits: dict[str, Any] = {"vmin": -0.5, "vmax": len(SHADES) - 0.5}
+    ax.pcolormesh(x, y, shade, cmap=colors, shading="nearest", zorder=0, rasterized=True, **limits)
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(y[0], y[-1])
+    return ax
+
+
+def manifolds(ax: Axes, found: Manifolds) -> Axes:
+    """The stable manifold, which separates basins, black and dashed, the unstable one red."""
+    for lines, color, style, name in (
+        (found.stable, STABLE, "--", "stable manifold"),
+        (found.unstable, UNSTABLE, "-", "unstable manifold"),
+    ):
+        for i, line in enumerate(lines):
+            known = name in ax.get_legend_handles_labels()[1]
+            label = None if known or i else name
+            ax.plot(*line.numpy().T, color=color, ls=style, lw=0.9, label=label, zorder=3, scalex=False, scaley=False)
     return ax
