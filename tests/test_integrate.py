@@ -227,7 +227,8 @@ def test_a_run_without_gradients_has_no_graph(generator):
         with torch.no_grad():
             run = integrate(model, us, dt=0.1, **how)
         assert not run.ys.requires_grad
-        assert torch.equal(run.ys, integrate(model, us, dt=0.1, **how).ys)
+        # To rounding: without gradients the search's own states are kept, whose rows had other company.
+        torch.testing.assert_close(run.ys, integrate(model, us, dt=0.1, **how).ys.detach(), rtol=0, atol=1e-14)
 
 
 # Failures
