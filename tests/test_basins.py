@@ -115,3 +115,14 @@ def test_basins_are_drawn_where_they_are_and_manifolds_named_once():
     assert plots.manifolds(plots.manifolds(ax, paths), paths) is ax
     assert ax.get_legend_handles_labels()[1] == ["stable manifold", "unstable manifold"]
     assert ax.get_xlim() == (-2, 2)
+
+
+def test_manifolds_of_a_network_with_parameters_need_no_gradient():
+    model = PaperGRU(2, 0).double()
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+        model.W_rec[4, 0] = 4.0  # the first unit excites itself: a saddle at 0
+    found = analysis.manifolds(model, torch.zeros(2), duration=100.0)
+    assert found.eigenvalues.tolist() == [pytest.approx(-0.5), pytest.approx(0.5)]
+    assert not found.unstable[0].requires_grad

@@ -59,7 +59,7 @@ def manifolds(
     x = tree.ravel(saddle, 1)[0]
     drive = None if u is None else u.detach().to(x)
     J = jacobian(model, saddle, None if drive is None else drive[None])[0]
-    values, vectors = torch.linalg.eig(J)
+    values, vectors = torch.linalg.eig(J.detach())
     order = values.real.argsort()
     if len(x) != 2 or bool(values.imag.any()) or not values.real[order[0]] < 0 < values.real[order[1]]:
         raise ValueError(
