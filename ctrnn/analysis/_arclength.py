@@ -183,7 +183,11 @@ def _closes(equations: Equations, first: Place, place: Place, new: Place) -> boo
 
 
 def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place], float], stride: Stride) -> Place:
-    """Where `test` changes sign between two neighbouring places."""
+    """Where `test` changes sign between two neighbouring places.
+
+    Raises:
+        ContinuationError: it does not along the curve between them.
+    """
     reached = new
 
     def value(length: float) -> float:
@@ -196,5 +200,12 @@ def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place],
             return 0.0
         return test(reached)
 
-    brentq(value, 0.0, new.arclength - place.arclength, xtol=1e-12, rtol=1e-12)
+    end = new.arclength - place.arclength
+    if value(0.0) * value(end) > 0:
+        raise ContinuationError(
+            f"near parameter {place.z[-1]:.6g} a test for special points changed its sign, but not along it: the branch "
+            "is known too poorly there. Take a shorter stride (Stride(most=...)), or more intervals for a cycle.",
+            parameter=float(place.z[-1]),
+        )
+    brentq(value, 0.0, end, xtol=1e-12, rtol=1e-12)
     return reached

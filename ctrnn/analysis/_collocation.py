@@ -140,6 +140,18 @@ class Cycles:
             M = A @ M
         return M
 
+    def multipliers(self, z: Array) -> tuple[float, Array]:
+        """The trivial Floquet multiplier, of a deviation along the orbit, and the others (n - 1,).
+
+        The monodromy leaves the velocity as it is; the others are those of what it does across. Where the orbit nearly
+        stands still rounding spoils the first, which an eigenvalue solver would then take for another.
+        """
+        with torch.no_grad():
+            velocity = self.field(torch.from_numpy(np.append(self.orbit(z)[0], z[-1]))).numpy()
+        basis, _ = np.linalg.qr(velocity[:, None], mode="complete")
+        M = basis.T @ self.monodromy(z) @ basis
+        return float(M[0, 0]), np.linalg.eigvals(M[1:, 1:]).astype(complex)
+
     def remeshed(self, z: Array, tangent: Array) -> tuple["Cycles", Array, Array]:
         """The same orbit on a mesh whose intervals share its error equally (de Boor 1973), and the tangent with it."""
         pieces = self._pieces(self.orbit(z))

@@ -64,19 +64,14 @@ class CycleBranch(NamedTuple):
     period: Float[Tensor, " cycle"]
     orbits: Float[Tensor, "cycle node D"]
     ts: Float[Tensor, "cycle node"]
-    multipliers: Complex[Tensor, "cycle D"]  # Floquet's, greatest first; one of them is 1 up to the collocation's error
+    # Floquet's: first the trivial one, 1 up to the collocation's error, then the others, the greatest first.
+    multipliers: Complex[Tensor, "cycle D"]
     points: list[CycleFold | PeriodDoubling | Torus]
 
     @property
     def stable(self) -> Bool[Tensor, " cycle"]:
         """Whether all multipliers but the trivial one lie inside the unit circle."""
-        return torch.stack([(_others(m) < 1).all() for m in self.multipliers])
-
-
-def _others(multipliers: Tensor) -> Tensor:
-    """Moduli of all multipliers but the one nearest to 1."""
-    trivial = (multipliers - 1).abs().argmin()
-    return torch.cat([multipliers[:trivial], multipliers[trivial + 1 :]]).abs()
+        return (self.multipliers[:, 1:].abs() < 1).all(-1)
 
 
 def continue_cycles(
@@ -155,9 +150,9 @@ class _Found(NamedTuple):
     points: list[Any]
 
     def add(self, cycles: Cycles, place: Place) -> None:
-        values = np.linalg.eigvals(cycles.monodromy(place.z)).astype(complex)
+        trivial, others = cycles.multipliers(place.z)
         parameter, period = float(place.z[-1]), float(np.exp(place.z[-2]))
-        values = values[np.argsort(-np.abs(values))]
+        values = np.append(trivial, others[np.argsort(-np.abs(others))])
         self.rows.append(_Row(parameter, period, cycles.orbit(place.z), cycles.times, values))
 
     def branch(self) -> CycleBranch:
@@ -213,24 +208,19 @@ def _passed(cycles: Cycles, before: Place, after: Place, stride: Stride) -> list
     return [point for _, point in sorted(found, key=lambda pair: pair[0])]
 
 
-def _nontrivial(cycles: Cycles, place: Place) -> Any:
-    values = np.linalg.eigvals(cycles.monodromy(place.z)).astype(complex)
-    return np.delete(values, np.abs(values - 1).argmin())
-
-
 def _flip(cycles: Cycles, place: Place) -> float:
-    return float(np.prod(1 + _nontrivial(cycles, place)).real)
+    return float(np.prod(1 + cycles.multipliers(place.z)[1]).real)
 
 
 def _torus(cycles: Cycles, place: Place) -> float:
-    values = _nontrivial(cycles, place)
+    values = cycles.multipliers(place.z)[1]
     i, j = np.triu_indices(len(values), 1)
     return float(np.prod(values[i] * values[j] - 1).real) if len(i) else 1.0
 
 
 def _real_pair(cycles: Cycles, place: Place) -> bool:
     """Whether the two multipliers whose product is 1 are real: no torus is born there."""
-    values = _nontrivial(cycles, place)
+    values = cycles.multipliers(place.z)[1]
     i, j = np.triu_indices(len(values), 1)
     pair = np.abs(values[i] * values[j] - 1).argmin()
     return bool(abs(values[i[pair]].imag) < 1e-6)
