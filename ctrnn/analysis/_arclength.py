@@ -203,8 +203,8 @@ def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place],
     end = new.arclength - place.arclength
     if value(0.0) * value(end) > 0:
         raise ContinuationError(
-            f"near parameter {place.z[-1]:.6g} a test for special points changed its sign, but not along it: the branch "
-            "is known too poorly there. Take a shorter stride (Stride(most=...)), or more intervals for a cycle.",
+            f"near parameter {place.z[-1]:.6g} a test for special points changed its sign, but not along it: the "
+            "branch is known too poorly there. Take a shorter stride (Stride(most=...)), or more intervals for a cycle.",
             parameter=float(place.z[-1]),
         )
     brentq(value, 0.0, end, xtol=1e-12, rtol=1e-12)
