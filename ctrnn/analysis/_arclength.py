@@ -204,7 +204,7 @@ def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place],
     if value(0.0) * value(end) > 0:
         raise ContinuationError(
             f"near parameter {place.z[-1]:.6g} a test for special points changed its sign, but not along it: the "
-            "branch is known too poorly there. Take a shorter stride (Stride(most=...)), or more intervals for a cycle.",
+            "branch is known too poorly. Take a shorter stride (Stride(most=...)), or for a cycle more intervals.",
             parameter=float(place.z[-1]),
         )
     brentq(value, 0.0, end, xtol=1e-12, rtol=1e-12)
