@@ -9,6 +9,7 @@ import ctrnn
 from ctrnn import _tree as tree
 from ctrnn import analysis
 from ctrnn.analysis import BranchPoint, ContinuationError, Fold, Hopf, Stride
+from ctrnn.models import CTRNN, BeerCTRNN
 
 
 class Scalar(ctrnn.Model):
@@ -185,3 +186,27 @@ def test_shorter_strides_follow_the_same_branch():
     fine = analysis.continue_equilibria(model, x0, family, (3.0, 5.0), stride=Stride(most=0.02))
     assert len(fine.x) > 3 * len(coarse.x)
     assert fine.points[0].parameter == pytest.approx(coarse.points[0].parameter, abs=1e-9)
+
+
+@pytest.mark.parametrize("n", [50, 100])
+def test_points_that_lie_close_together_are_told_apart(n):
+    generator = torch.Generator().manual_seed(0)
+    model = CTRNN(n, 1, generator=generator)
+    W = torch.randn(n, n, generator=generator) / n**0.5
+    branch = analysis.continue_equilibria(model, torch.zeros(n), lambda s: {"W_rec": s * W}, (0.5, 1.5))
+    values = torch.linalg.eigvals(W)
+    crossing = values[(values.real > 1 / 1.5) & (values.imag > -1e-12)]
+    expected = sorted((1 / float(v.real), Hopf if v.imag > 1e-12 else BranchPoint) for v in crossing)
+    assert [p.parameter for p in branch.points] == pytest.approx([s for s, _ in expected], abs=1e-7)
+    assert kinds(branch) == [kind for _, kind in expected]
+
+
+def test_points_that_coincide_are_named():
+    def twice(w):
+        pair = torch.stack([torch.stack([w, w**0]), torch.stack([-(w**0), w])])
+        W = torch.block_diag(pair, pair)
+        return {"W_rec": W, "theta": -W.sum(1) / 2}
+
+    x0 = -twice(torch.tensor(3.0))["theta"]
+    with pytest.warns(UserWarning, match="near parameter 4 several eigenvalues"):
+        analysis.continue_equilibria(BeerCTRNN(4), x0, twice, (3.0, 5.0))

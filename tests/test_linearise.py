@@ -119,6 +119,9 @@ def test_non_normality_is_0_for_a_rotation_and_1_for_a_chain(generator):
         (lambda: analysis.modes(torch.ones(2, 3), "flow"), r"square .* \(2, 3\)"),
         (lambda: analysis.modes(torch.ones(2, 2), "ode"), "'flow'"),
         (lambda: analysis.modes(torch.full((2, 2), torch.nan), "map"), "NaN"),
+        (lambda: analysis.modes(torch.eye(2), "map", dt=0.0), "positive time"),
+        (lambda: analysis.non_normality(torch.full((2, 2), torch.nan)), "NaN"),
+        (lambda: analysis.non_normality(torch.ones(2, 3)), r"square .* \(2, 3\)"),
         (lambda: analysis.input_jacobian(torch.cos, torch.ones(1)), "how many inputs"),
         (
             lambda: analysis.parameter_jacobian(ctrnn.CTRNN(2, 1), torch.ones(2), "W"),

@@ -137,6 +137,7 @@ def test_noise_at_a_crossing_is_not_counted(generator):
         (lambda: analysis.principal_axes(torch.full((5, 3), torch.nan)), "0 states count"),
         (lambda: analysis.principal_axes(torch.ones(5, 2, 3), mask=torch.ones(5, dtype=torch.bool)), "mask must be"),
         (lambda: analysis.timescales(torch.ones(5, 3), 1.0, longest=9.0), "take a longer trajectory"),
+        (lambda: analysis.autocorrelation(torch.rand(9), 2), r"one unit is xs\[:, None\]"),
         (lambda: analysis.timescales(torch.ones(5, 3), 0.0), "dt = 0"),
         (lambda: analysis.timescales(torch.rand(9, 3), 1.0, groups={"none": slice(3, 3)}), "'none' has no units"),
         (lambda: analysis.rhythm(torch.ones(5, 2), 0.1), "one coordinate"),

@@ -56,7 +56,7 @@ class Place(NamedTuple):
     arclength: float
 
 
-class _NotConverged(Exception):
+class NotConverged(Exception):
     pass
 
 
@@ -68,7 +68,7 @@ def solve(equations: Equations, z: Array, row: Array, right: Array) -> Array:
             return np.linalg.solve(np.vstack([J, row]), right)
         return splu(csc_array(vstack([J, csc_array(row[None])]))).solve(right)
     except (np.linalg.LinAlgError, RuntimeError) as problem:
-        raise _NotConverged(f"its matrix is singular ({problem})") from None
+        raise NotConverged(f"its matrix is singular ({problem})") from None
 
 
 def tangent_at(equations: Equations, z: Array, before: Array) -> Array:
@@ -86,12 +86,12 @@ def correct(equations: Equations, guess: Array, row: Array, stride: Stride) -> t
         value = equations.residual(z)
         size = float(np.abs(value).max(initial=0.0))
         if not math.isfinite(size):
-            raise _NotConverged("its residual is not finite")
+            raise NotConverged("its residual is not finite")
         if size < stride.tolerance and k > 0:
             return z, k
         if k < stride.iterations:
             z = z + solve(equations, z, row, -np.append(value, row @ (z - guess)))
-    raise _NotConverged(f"its residual is still {size:.1e} after {stride.iterations} steps")
+    raise NotConverged(f"its residual is still {size:.1e} after {stride.iterations} steps")
 
 
 def start(equations: Equations, z: Array, towards: float, stride: Stride) -> Place:
@@ -101,7 +101,7 @@ def start(equations: Equations, z: Array, towards: float, stride: Stride) -> Pla
     try:
         z, _ = correct(equations, z, unit, stride)
         tangent = tangent_at(equations, z, unit)
-    except _NotConverged as problem:
+    except NotConverged as problem:
         raise ContinuationError(
             f"no solution was found near the start at parameter {z[-1]:.6g}: Newton failed, {problem}. Start closer to "
             "one (analysis.fixed_points finds equilibria, a simulated run a cycle).",
@@ -134,8 +134,8 @@ def follow(
             new, used = along(equations, place, length, stride)
             turn = float(new.tangent @ (equations.weights * place.tangent))
             if turn < stride.turn:
-                raise _NotConverged(f"the curve turns too sharply there (cosine {turn:.2f})")
-        except _NotConverged as problem:
+                raise NotConverged(f"the curve turns too sharply there (cosine {turn:.2f})")
+        except NotConverged as problem:
             if length <= stride.least:
                 raise ContinuationError(
                     f"the branch was lost at parameter {place.z[-1]:.6g}, arclength {place.arclength:.4g}: with the "
@@ -164,7 +164,7 @@ def _at_edge(equations: Equations, place: Place, new: Place, edge: float, stride
     guess[-1] = edge
     try:
         z, _ = correct(equations, guess, unit, stride)
-    except _NotConverged:  # the edge is a fold
+    except NotConverged:  # the edge is a fold
         return new
     return Place(
         z, tangent_at(equations, z, place.tangent), place.arclength + share * (new.arclength - place.arclength)
@@ -194,7 +194,7 @@ def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place],
         nonlocal reached
         try:
             reached = along(equations, place, length, stride)[0]
-        except _NotConverged:  # at a branch point the matrix is singular: that is where the sign changes
+        except NotConverged:  # at a branch point the matrix is singular: that is where the sign changes
             guess = place.z + length * place.tangent
             reached = Place(guess, place.tangent, place.arclength + length)
             return 0.0

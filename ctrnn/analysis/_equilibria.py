@@ -65,6 +65,11 @@ class Equilibria:
         """Of the flow's Jacobian, or of the map's."""
         return np.linalg.eigvals(self.state_jacobian(z)).astype(complex)
 
+    def margins(self, z: Array) -> Array:
+        """How far each eigenvalue lies on the unstable side, of the imaginary axis or of the unit circle."""
+        values = self.eigenvalues(z)
+        return np.abs(values) - 1 if self.is_map else values.real
+
     def state_jacobian(self, z: Array) -> Array:
         """d(dx/dt)/dx, or d(next state)/dx."""
         J = self.jacobian(z)[:, :-1]

@@ -1,5 +1,7 @@
 """Branches of equilibria of a flow, or of fixed points of a map, and where their number or stability changes."""
 
+import contextlib
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,8 +15,10 @@ from ctrnn._types import State
 from ctrnn.analysis._arclength import (
     Array,
     ContinuationError,
+    NotConverged,
     Place,
     Stride,
+    along,
     follow,
     start,
     zero,
@@ -144,7 +148,35 @@ def _like(system: Dynamics, point: BranchPoint) -> State:
 
 
 def _passed(equations: Equilibria, before: Place, after: Place, stride: Stride) -> list[Any]:
-    """The special points between two neighbouring places."""
+    """The special points between two neighbouring places, which are parted where more happens than is told apart."""
+    found = _told_apart(equations, before, after, stride)
+    if _explained(equations, before, after, [point for _, point in found]):
+        return [point for _, point in found]
+    length = after.arclength - before.arclength
+    middle = None
+    if length > stride.least:
+        with contextlib.suppress(NotConverged):  # at a branch point
+            middle, _ = along(equations, before, length / 2, stride)
+    if middle is None:
+        warnings.warn(
+            f"near parameter {before.z[-1]:.6g} several eigenvalues change sides together, as in symmetric networks: "
+            "the points of the branch do not tell all of them.",
+            stacklevel=3,
+        )
+        return [point for _, point in found]
+    return _passed(equations, before, middle, stride) + _passed(equations, middle, after, stride)
+
+
+def _explained(equations: Equilibria, before: Place, after: Place, points: list[Any]) -> bool:
+    """Whether so many eigenvalues change sides as the points found say, up to those that lie on the boundary."""
+    margins = [equations.margins(place.z) for place in (before, after)]
+    change = abs(int((margins[1] > 0).sum()) - int((margins[0] > 0).sum()))
+    marginal = sum(int((np.abs(m) < 1e-8).sum()) for m in margins)
+    return change <= marginal + sum(2 if isinstance(p, Hopf | NeimarkSacker) else 1 for p in points)
+
+
+def _told_apart(equations: Equilibria, before: Place, after: Place, stride: Stride) -> list[tuple[float, Any]]:
+    """Arclength and point wherever a test changes its sign between two places."""
     found: list[tuple[float, Any]] = []
 
     def add(test: Callable[[Place], float], make: Callable[[Equilibria, Place], Any]) -> None:
@@ -159,7 +191,7 @@ def _passed(equations: Equilibria, before: Place, after: Place, stride: Stride) 
     if equations.is_map:
         add(lambda place: _product(equations.eigenvalues(place.z) + 1), _flip)
     add(lambda place: _pair_test(equations, place), _neimark_sacker if equations.is_map else _hopf)
-    return [point for _, point in sorted(found, key=lambda pair: pair[0])]
+    return sorted(found, key=lambda pair: pair[0])
 
 
 def _bordered(equations: Equilibria, place: Place) -> float:

@@ -204,14 +204,13 @@ def modes(jacobian: Float[Tensor, "*batch D D"], kind: Kind, dt: float = 1.0) ->
     """Eigenvalues with right and left eigenvectors of Jacobians of a flow, or of a map whose step takes the time dt.
 
     Raises:
-        ValueError: the matrices are not square or not finite, or `kind` is neither "flow" nor "map".
+        ValueError: the matrices are not square or finite, `kind` is neither "flow" nor "map", or dt is not positive.
     """
     if kind not in ("flow", "map"):
         raise ValueError(f"kind = {kind!r}: say 'flow' (d(dx/dt)/dx) or 'map' (d(next state)/dx).")
-    if jacobian.ndim < 2 or jacobian.shape[-1] != jacobian.shape[-2]:
-        raise ValueError(f"a Jacobian is square (*batch, D, D), got the shape {tuple(jacobian.shape)}.")
-    if not bool(torch.isfinite(jacobian).all()):
-        raise ValueError("the Jacobian holds NaN or infinite values: evaluate it at finite states.")
+    _check_square(jacobian)
+    if not dt > 0:
+        raise ValueError(f"dt = {dt}: the step of a map takes a positive time.")
     values, vectors = torch.linalg.eig(jacobian)
     damped = values.real if kind == "flow" else values.abs()
     order = damped.argsort(-1, descending=True)
@@ -223,11 +222,22 @@ def modes(jacobian: Float[Tensor, "*batch D D"], kind: Kind, dt: float = 1.0) ->
     return Modes(values, right, left, kind, dt)
 
 
+def _check_square(jacobian: Tensor) -> None:
+    if jacobian.ndim < 2 or jacobian.shape[-1] != jacobian.shape[-2]:
+        raise ValueError(f"a Jacobian is square (*batch, D, D), got the shape {tuple(jacobian.shape)}.")
+    if not bool(torch.isfinite(jacobian).all()):
+        raise ValueError("the Jacobian holds NaN or infinite values: evaluate it at finite states.")
+
+
 def non_normality(jacobian: Float[Tensor, "*batch D D"]) -> Float[Tensor, "*batch"]:
     """sqrt(|J|^2 - sum |eigenvalue|^2) / |J| in Frobenius' norm: 0 for a normal matrix, 1 for a nilpotent one.
 
     Henrici's departure from normality (1962, Numer. Math. 4:24), relative; 0 for a matrix of zeros.
+
+    Raises:
+        ValueError: the matrices are not square or not finite.
     """
+    _check_square(jacobian)
     total = jacobian.square().sum((-2, -1))
     departure = (total - torch.linalg.eigvals(jacobian).abs().square().sum(-1)).clamp(min=0)
     return torch.where(total > 0, (departure / total.clamp(min=torch.finfo(total.dtype).tiny)).sqrt(), 0.0)

@@ -16,8 +16,10 @@ def autocorrelation(xs: Float[Tensor, "time *batch D"], lags: int) -> Float[Tens
     estimate of a long stationary run is unbiased; over a run of T it is too small by about 2 tau / T.
 
     Raises:
-        ValueError: the trajectory is no longer than the lags, or holds NaN.
+        ValueError: the trajectory is no longer than the lags, has no axis of units, or holds NaN.
     """
+    if xs.ndim < 2:
+        raise ValueError(f"xs must be (time, *batch, D), got the shape {tuple(xs.shape)}: one unit is xs[:, None].")
     xs = xs.detach().double()
     if not 0 < lags < len(xs):
         raise ValueError(f"{len(xs)} samples hold the lags 1 to {len(xs) - 1}, not {lags}: take a longer trajectory.")
