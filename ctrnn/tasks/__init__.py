@@ -1,5 +1,8 @@
 """Tasks: batches of trials whose events live in physical time, so that the same trials exist at any dt."""
 
+from .algorithmic import Copy as Copy
+from .algorithmic import RepeatCopy as RepeatCopy
+from .algorithmic import Reverse as Reverse
 from .automata import TOMITA as TOMITA
 from .automata import Automaton as Automaton
 from .context import ContextIntegration as ContextIntegration
