@@ -18,8 +18,8 @@ from ctrnn.models.memory.addressing import paced
 from ctrnn.steps import check_duration
 
 
-class Controlled(Relaxation):
-    """heads = W_heads h + b_heads,   y = W_out (h, r) + b_out, where the controller h reads (u, r).
+class External(Relaxation):
+    """heads = W_heads h + b_heads,   y = readout(h, r), where the controller h reads (u, r) and r is read in a memory.
 
     `parts` is the form of its own time constants: a state of numbers whose `controller` is (), for the controller has
     its own. A clocked memory holds between the multiples of tau and has one number, its period; a relaxed one flows.
@@ -33,13 +33,10 @@ class Controlled(Relaxation):
         controller: Relaxation,
         n_out: int | None,
         *,
-        slots: int,
-        width: int,
         reads: int,
-        writes: int,
+        width: int,
         parts: Any,
         clocked: bool,
-        exact_rates: bool,
         tau: Any,
         learn_tau: bool,
     ) -> None:
@@ -49,8 +46,6 @@ class Controlled(Relaxation):
                 f"the controller must be a Relaxation, got a {type(controller).__name__}: "
                 "wrap(cell) makes one of any cell."
             )
-        for name, value in (("slots", slots), ("width", width), ("reads", reads), ("writes", writes)):
-            check_size(name, value, 1)
         check_size("n_out", 1 if n_out is None else n_out, 1)
         if controller.n_in < reads * width:
             raise ValueError(
@@ -59,27 +54,22 @@ class Controlled(Relaxation):
             )
         self.controller = controller
         self.n_in, self.n_out = controller.n_in - reads * width, n_out
-        self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
         start = controller.initial_state()
         self._controller = tree.map(lambda _: 0, start)
         self._said = controller.readout(start).shape[-1]
-        if clocked and exact_rates:
-            raise ValueError(
-                "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
-            )
-        self._parts, self.clocked, self.exact_rates = parts, clocked, exact_rates
+        self._parts, self.clocked = parts, clocked
         if not clocked:
             self.pace = Relaxation()  # keeps the memory's time constants
         self._set_tau(tau)
         if learn_tau:
             self._learn_own_tau()
 
-    def _add_weights(self, rows: int, generator: Generator | None) -> None:
+    def _add_weights(self, rows: int, n_seen: int, generator: Generator | None) -> None:
         """Register the heads' weights, then the readout's: uniformly within 1 / sqrt(units that send)."""
-        draw, n_read = _within(1 / math.sqrt(self._said), generator), self._said + self.reads * self.width
+        draw = _within(1 / math.sqrt(self._said), generator)
         self.W_heads, self.b_heads = nn.Parameter(draw(rows, self._said)), nn.Parameter(draw(rows))
-        out = _within(1 / math.sqrt(n_read), generator)
-        for name, shape in (("W_out", (n_read,)), ("b_out", ())):
+        out = _within(1 / math.sqrt(n_seen), generator)
+        for name, shape in (("W_out", (n_seen,)), ("b_out", ())):
             given = None if self.n_out is None else nn.Parameter(out(self.n_out, *shape))
             self.register_parameter(name, given)
 
@@ -88,28 +78,24 @@ class Controlled(Relaxation):
         return F.linear(said, self.W_heads, self.b_heads)
 
     def read(self, x: Any) -> Float[Tensor, "*batch read word"]:
-        """r: what the heads read."""
-        return x.read_weights @ x.memory
+        """r: what is read."""
+        raise NotImplementedError
 
     def readout(self, x: Any) -> Float[Tensor, "*batch output"]:
-        """W_out (h, r) + b_out, or (h, r) without n_out."""
-        seen = torch.cat([self.controller.readout(x.controller), self.read(x).flatten(-2)], -1)
+        """W_out h + b_out, or h without n_out."""
+        seen = self.controller.readout(x.controller)
         return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
 
     def _control(self, t: Tensor, x: Any, u: Tensor, rates: Any) -> tuple[Any, Vector]:
         """The controller's F, and what it says as the step leaves it."""
-        if self.clocked and all(_is(rate, 0) for rate in tree.leaves(rates.controller)) and _is(rates.memory, 1):
+        if not self._holds(rates) and self.clocked and all(_is(rate, 0) for rate in tree.leaves(rates.controller)):
             return x.controller, self.controller.readout(x.controller)  # a tick, for which it stands still
         new = self.controller.target(t, x.controller, torch.cat([u, self.read(x).flatten(-2)], -1), rates.controller)
         return new, self.controller.readout(tree.blend(x.controller, new, rates.controller))
 
     def _holds(self, rates: Any) -> bool:
         """Whether the memory stands still, between two ticks."""
-        return self.clocked and not _is(rates.memory, 1)
-
-    def _paced(self, x: Tensor, target: Tensor, share: Callable[[], Tensor], rate: Any) -> Tensor:
-        """F of a part of which a whole step takes a share away, at its exact rate if that was asked for."""
-        return paced(x, target, share(), tree.per_leaf(rate, x)) if self.exact_rates else target
+        return self.clocked and not _is(tree.leaves(rates._replace(controller=()))[0], 1)
 
     @property
     def clock(self) -> Any:
@@ -167,18 +153,13 @@ class Controlled(Relaxation):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The controller's class and configuration, the sizes, and the memory's tau."""
+        """The controller's class and configuration, and the memory's tau."""
         names = [name for name, _ in tree.named(self._parts)]
         relaxed = {} if self.clocked else {name: self.pace.get_buffer(f"tau0_{name}").tolist() for name in names}
         return {
             "controller": files.describe(self.controller),
             "n_out": self.n_out,
-            "slots": self.slots,
-            "width": self.width,
-            "reads": self.reads,
-            "writes": self.writes,
             "clocked": self.clocked,
-            "exact_rates": self.exact_rates,
             "tau": self.period if self.clocked else relaxed,
             "learn_tau": not self.clocked and isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
         }
@@ -189,6 +170,66 @@ class Controlled(Relaxation):
         controller = files.build(Relaxation, config["controller"])
         tau = config["tau"]
         return config | {"controller": controller, "tau": empty._replace(**tau) if isinstance(tau, dict) else tau}
+
+
+class Controlled(External):
+    """y = W_out (h, r) + b_out, where r is read in slots at which heads look with weights."""
+
+    def __init__(
+        self,
+        controller: Relaxation,
+        n_out: int | None,
+        *,
+        slots: int,
+        width: int,
+        reads: int,
+        writes: int,
+        parts: Any,
+        clocked: bool,
+        exact_rates: bool,
+        tau: Any,
+        learn_tau: bool,
+    ) -> None:
+        for name, value in (("slots", slots), ("width", width), ("reads", reads), ("writes", writes)):
+            check_size(name, value, 1)
+        if clocked and exact_rates:
+            raise ValueError(
+                "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
+            )
+        super().__init__(
+            controller,
+            n_out,
+            reads=reads,
+            width=width,
+            parts=parts,
+            clocked=clocked,
+            tau=tau,
+            learn_tau=learn_tau,
+        )
+        self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
+        self.exact_rates = exact_rates
+
+    def _add_heads(self, rows: int, generator: Generator | None) -> None:
+        self._add_weights(rows, self._said + self.reads * self.width, generator)
+
+    def read(self, x: Any) -> Float[Tensor, "*batch read word"]:
+        """r: what the heads read."""
+        return x.read_weights @ x.memory
+
+    def readout(self, x: Any) -> Float[Tensor, "*batch output"]:
+        """W_out (h, r) + b_out, or (h, r) without n_out."""
+        seen = torch.cat([self.controller.readout(x.controller), self.read(x).flatten(-2)], -1)
+        return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
+
+    def _paced(self, x: Tensor, target: Tensor, share: Callable[[], Tensor], rate: Any) -> Tensor:
+        """F of a part of which a whole step takes a share away, at its exact rate if that was asked for."""
+        return paced(x, target, share(), tree.per_leaf(rate, x)) if self.exact_rates else target
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The controller's class and configuration, the sizes, and the memory's tau."""
+        own = ("slots", "width", "reads", "writes", "exact_rates")
+        return super().config | {name: getattr(self, name) for name in own}
 
     def extra_repr(self) -> str:
         """The sizes."""
