@@ -8,6 +8,7 @@ from .automata import Automaton as Automaton
 from .context import ContextIntegration as ContextIntegration
 from .delayed_match import DelayedMatch as DelayedMatch
 from .digits import DigitStrings as DigitStrings
+from .dyck import Dyck as Dyck
 from .flipflop import FlipFlop as FlipFlop
 from .frames import frames as frames
 from .labels import edit_distance as edit_distance
