@@ -169,13 +169,13 @@ def test_the_unstable_focus_of_van_der_pol_has_the_eigenvalues_on_paper():
 @pytest.mark.parametrize(
     ("system", "starts", "kind", "says"),
     [
-        (Lorenz(), torch.zeros(3), ValueError, "leading axis"),
+        (Lorenz(), torch.zeros(3), ValueError, r"\(start, 3\) .* got \(3,\)"),
         (Lorenz(), torch.full((2, 3), torch.nan), ValueError, "NaN"),
         (ctrnn.Step(Lorenz(), ctrnn.RK4()), torch.zeros(2, 3), ValueError, "dt"),
         (3.0, torch.zeros(2, 3), TypeError, "callable"),
-        (net(), torch.zeros(2, 5), ValueError, r"\(6,\) as CTRNN\.initial_state\(\) has, got \(5,\)"),
-        (ctrnn.Step(net(), ctrnn.Euler(), dt=0.1), torch.zeros(2, 7), ValueError, r"\(6,\).*got \(7,\)"),
-        (LSTM(3, 2), torch.zeros(2, 3), ValueError, r"\(3,\), \(3,\) as LSTM.*got \(3,\)"),
+        (net(), torch.zeros(2, 5), ValueError, r"of this CTRNN .* \(start, 6\) .* got \(2, 5\)"),
+        (ctrnn.Step(net(), ctrnn.Euler(), dt=0.1), torch.zeros(2, 7), ValueError, r"\(start, 6\).*got \(2, 7\)"),
+        (LSTM(3, 2), torch.zeros(2, 3), ValueError, r"LSTMState\(h \(start, 3\), c \(start, 3\)\) .* got \(2, 3\)"),
     ],
 )
 def test_wrong_arguments_are_named(system, starts, kind, says):

@@ -109,7 +109,7 @@ def test_a_neutral_direction_is_not_stable_whatever_rounding_says(rounding, gene
 
 def test_a_wrong_number_of_drives_is_named():
     model = ctrnn.LinearSystem(-torch.eye(2), torch.eye(2))
-    with pytest.raises(ValueError, match=r"each of the 5 starts, got \(4, 2\)"):
+    with pytest.raises(ValueError, match=r"each of the states \(5, n_in\), got the shape \(4, 2\)"):
         analysis.fixed_points(model, torch.randn(5, 2), torch.zeros(4, 2))
 
 

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ctrnn.analysis._system import linearised
+
 Residual = Callable[[Tensor, Tensor | None], Tensor]
 
 CHUNK = 2**19  # numbers in the Jacobians that are held at once: more does not stay in a core's cache
@@ -61,21 +63,6 @@ def descend(
     return Descent(x[follows], value[follows], flat[follows], iterations, follows)
 
 
-def evaluated(residual: Residual, x: Tensor, u: Tensor | None) -> tuple[Tensor, Tensor]:
-    """The residual (row, D) and its Jacobian (row, D, D) at each row, from one evaluation.
-
-    Rows do not see one another. This is plain autograd: the first use of torch.func imports Dynamo, which takes longer
-    than a search.
-    """
-    rows, width = x.shape
-    with torch.enable_grad():
-        x = x.detach().requires_grad_()
-        value = residual(x, u)
-        basis = torch.eye(width, dtype=x.dtype, device=x.device)[:, None].expand(width, rows, width)
-        J = torch.autograd.grad(value, x, basis, is_grads_batched=True)[0].movedim(0, -2)
-    return value.detach(), J
-
-
 def _merge(x: Tensor, size: Tensor, active: Tensor, follows: Tensor, merge: float) -> Tensor:
     """Leave out the rows that are close to a better one, and note which."""
     order = active[size[active].argsort()]
@@ -96,7 +83,7 @@ def _improve(
     residual: Residual, x: Tensor, value: Tensor, u: Tensor | None, damping: Tensor, enough: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """One Jacobian at each row, and all that can be had from it: x, residual, damping, and whether it is flat."""
-    _, J = evaluated(residual, x, u)
+    _, J = linearised(lambda rows: residual(rows, u), x)
     gradient = (J.mT @ value[..., None])[..., 0]
     size = value.norm(dim=-1)
     flat = gradient.norm(dim=-1) <= FLAT * torch.linalg.matrix_norm(J) * size

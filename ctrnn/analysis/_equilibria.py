@@ -13,7 +13,7 @@ from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.analysis._arclength import Array
-from ctrnn.analysis.linearise import Dynamics, in_float64, local
+from ctrnn.analysis._system import Dynamics, in_float64, local
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 

@@ -10,9 +10,8 @@ from torch import Tensor
 from ctrnn import _tree as tree
 from ctrnn._integrate import integrate
 from ctrnn._types import State
+from ctrnn.analysis._system import Dynamics, batch_shape, check_drive, constant, in_float64, local
 from ctrnn.analysis.fixed_points import fixed_points
-from ctrnn.analysis.linearise import Dynamics, batch_shape, check_shapes, in_float64, local
-from ctrnn.drive import Function
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 from ctrnn.steps import Adaptive, Last
@@ -70,15 +69,19 @@ def basins(
         within: distance at which an attractor is reached; more than half the spacing of a cycle's samples.
 
     Raises:
-        ValueError: a duration or distance that is not positive, or attractors that are not D wide.
+        TypeError: starts or u are no floating-point Tensors.
+        ValueError: they have another shape than the network's, a duration or distance is not positive, or attractors
+            are not D wide.
     """
     if not duration > 0 or not within > 0:
         raise ValueError(f"duration = {duration}, within = {within}: both must be positive.")
-    starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     grid = batch_shape(system, starts)
+    check_drive(system, u, torch.Size())
+    if not grid.numel():
+        raise ValueError("starts hold no state: give at least one, such as analysis.plane_grid gives for two units.")
+    starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     flat = tree.ravel(starts, len(grid)).flatten(0, -2)
     like = tree.map(lambda leaf: leaf.flatten(0, len(grid) - 1), starts)
-    check_shapes(system, like, u)
     with torch.no_grad():
         ends = _ends(system, like, u, duration)
     if attractors is None:
@@ -101,12 +104,9 @@ def basins(
 def _ends(system: Dynamics, starts: State, u: Tensor | None, duration: float) -> Tensor:
     precise = in_float64(system)
     if isinstance(system, Model):
-        drive = (
-            None if u is None else Function(lambda t: u.double().expand(*t.shape[:-1], -1) if t.ndim else u.double())
-        )
         run = integrate(
             cast(Model, precise),
-            drive,
+            constant(u),
             starts,
             t_span=(0.0, duration),
             steps=Adaptive(1e-7, 1e-9),

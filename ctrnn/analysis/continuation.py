@@ -24,7 +24,7 @@ from ctrnn.analysis._arclength import (
     zero,
 )
 from ctrnn.analysis._equilibria import Equilibria, Parameter, equilibrium_equations
-from ctrnn.analysis.linearise import Dynamics, Kind
+from ctrnn.analysis._system import Dynamics, Kind
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 

@@ -16,9 +16,8 @@ from ctrnn._types import State
 from ctrnn.analysis._arclength import Array, ContinuationError, Place, Stride, follow, start, zero
 from ctrnn.analysis._collocation import Cycles
 from ctrnn.analysis._equilibria import Parameter, equilibrium_equations
+from ctrnn.analysis._system import constant, in_float64
 from ctrnn.analysis.continuation import Hopf
-from ctrnn.analysis.linearise import in_float64
-from ctrnn.drive import Function
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Dopri5
 from ctrnn.steps import Adaptive, At
@@ -255,7 +254,7 @@ def simulated_orbit(
     precise_model = in_float64(model)
     assert isinstance(precise_model, Model)
     x0 = tree.map(lambda leaf: leaf.detach().double(), x0)
-    drive = None if u is None else Function(lambda t: u.double().expand(*t.shape[:-1], -1) if t.ndim else u.double())
+    drive = constant(u)
     precise = Adaptive(1e-9, 1e-11)
 
     def run(x: State, times: Tensor) -> State:
@@ -265,7 +264,8 @@ def simulated_orbit(
 
     settled = tree.map(lambda leaf: leaf[-1], run(x0, torch.tensor([transient], dtype=torch.float64)))
     times = torch.linspace(0, duration, 4001, dtype=torch.float64)
-    path = tree.ravel(run(settled, times), 1)
+    states = run(settled, times)
+    path = tree.ravel(states, 1)
     distance = (path - path[0]).norm(dim=-1)
     size = float(distance.max())
     if size < 1e-6 * (1 + float(path[0].norm())):
@@ -273,10 +273,15 @@ def simulated_orbit(
     away = int((distance > 0.1 * size).nonzero()[0, 0])
     near = (distance[away:-1] < distance[away + 1 :]) & (distance[away:-1] < 0.1 * size)
     for k in (near.nonzero()[:, 0] + away).tolist():
-        fine = torch.linspace(float(times[k - 1]), float(times[k + 1]), 201, dtype=torch.float64)
-        back = (tree.ravel(run(settled, fine), 1) - path[0]).norm(dim=-1)
+        state, period, width = tree.map(lambda leaf, k=k: leaf[k - 1], states), float(times[k - 1]), 2 * float(times[1])
+        for _ in range(3):  # the closest state, ever finer
+            fine = torch.linspace(0, width, 65, dtype=torch.float64)
+            around = run(state, fine)
+            back = (tree.ravel(around, 1) - path[0]).norm(dim=-1)
+            i = int(back[1:-1].argmin())  # the one before the closest
+            state, period, width = tree.map(lambda leaf, i=i: leaf[i], around), period + float(fine[i]), float(fine[2])
         if float(back.min()) < closed * size:
-            period = float(fine[back.argmin()])
+            period += width / 2
             ticks = torch.arange(1, samples + 1, dtype=torch.float64) * (period / samples)
             return Orbit(tree.ravel(run(settled, ticks), 1).roll(1, 0), period)
     raise ValueError(

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._descent import Descent, descend, evaluated
-from ctrnn.analysis.linearise import Dynamics, Kind, Modes, check_shapes, in_float64, local, modes
+from ctrnn.analysis._descent import Descent, descend
+from ctrnn.analysis._system import Dynamics, Kind, batch_shape, check_drive, in_float64, linearised, local
+from ctrnn.analysis.linearise import Modes, modes
 from ctrnn.solvers import Step
 
 ROOT = 1e-11  # speed below which a point is a root: rounding leaves about 1e-15, a slow point seldom less than 1e-8
@@ -146,23 +147,21 @@ def fixed_points(
         reach: points further from the centre of the starts than this times the furthest start are dropped.
 
     Raises:
-        ValueError: starts or u of a wrong shape, starts that are not finite, or a tolerance that is not positive.
+        TypeError: starts or u are no floating-point Tensors.
+        ValueError: starts or u of a wrong shape, the flow of a clocked network, starts that are not finite, or a
+            tolerance that is not positive.
     """
-    first = tree.leaves(starts)[0]
-    if first.ndim < 2 or len(first) == 0:
-        raise ValueError(
-            f"starts must be states with one leading axis (start, ...), got the shape {tuple(first.shape)}."
-        )
+    batch = batch_shape(system, starts, 1)
+    check_drive(system, u, batch)
+    if not batch.numel():
+        raise ValueError("starts hold no state: give at least one, such as analysis.visited_states draws.")
     if tol is not None and not tol > 0:
         raise ValueError(f"tol = {tol}: a speed below which a point is accepted is positive; None chooses it.")
-    check_shapes(system, starts, u)
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     x = tree.ravel(starts, 1)
     if not bool(torch.isfinite(x).all()):
         raise ValueError("starts hold NaN or infinite values: drop them before the search.")
     move, is_map = local(in_float64(system), starts, 1)
-    if u is not None and u.shape[:-1] not in ((), (len(x),)):
-        raise ValueError(f"u must be one drive (n_in,) or one for each of the {len(x)} starts, got {tuple(u.shape)}.")
     drive = None if u is None else u.detach().double().to(x.device).expand(len(x), -1)
 
     def residual(points: Tensor, inputs: Tensor | None) -> Tensor:
@@ -181,7 +180,7 @@ def fixed_points(
         limit = _tolerance(speed[inside], ended.flat[inside], before) if tol is None else tol
         chosen, point = _distinct(ended.x, speed, drive, inside & (speed <= limit), unique * spread)
         x, drive = ended.x[chosen], None if drive is None else drive[chosen]
-        velocity, matrix = evaluated(residual, x, drive)
+        velocity, matrix = linearised(lambda rows: residual(rows, drive), x)
         matrix = matrix + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) if is_map else matrix
         values = torch.linalg.eigvals(matrix)
         kind: Kind = "map" if is_map else "flow"

@@ -1,9 +1,8 @@
 """Local linear dynamics of a flow or of a map: Jacobians with respect to state, drive and parameters, and modes."""
 
-import copy
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
@@ -13,73 +12,20 @@ from torch.func import functional_call
 from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
 from ctrnn._types import State
+from ctrnn.analysis._system import (
+    Dynamics,
+    Kind,
+    batch_shape,
+    check_drive,
+    in_float64,
+    linearised,
+    local,
+    model_of,
+)
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 
-Dynamics = Model | Step | Callable[..., Any]
-Kind = Literal["flow", "map"]
-
 DEFECTIVE = 1e12  # condition number of the eigenvectors beyond which they do not span the space to rounding
-
-
-class Local(NamedTuple):
-    """A system on ravelled states: `move(x, u)` (*batch, D) is dx/dt of a flow or the next state of a map."""
-
-    move: Callable[[Tensor, Tensor | None], Tensor]
-    is_map: bool
-
-
-def local(system: Dynamics, like: State, batch_ndim: int, call: Callable[..., State] | None = None) -> Local:
-    """The flow of a Model, the map of a Step, or a callable (x[, u]) -> next state, on ravelled states.
-
-    `call` is called in place of a Model or Step.
-    """
-    call = system if call is None else call
-
-    def ravelled(fn: Callable[[State, Any], State]) -> Callable[[Tensor, Tensor | None], Tensor]:
-        def move(x: Tensor, u: Tensor | None) -> Tensor:
-            return tree.ravel(fn(tree.unravel(x, like, batch_ndim), u), x.ndim - 1)
-
-        return move
-
-    if isinstance(system, Step):
-        if system.dt is None:
-            raise ValueError("A Step that is analysed as a map needs its dt: Step(model, solver, dt=...).")
-        return Local(ravelled(lambda x, u: call(_zero(x), system.dt, x, _input(system.model, x, u))), True)
-    if isinstance(system, Model):
-        return Local(ravelled(lambda x, u: call(_zero(x), x, _input(system, x, u))), False)
-    if not callable(system):
-        raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
-    return Local(ravelled(lambda x, u: system(x) if u is None else system(x, u)), True)
-
-
-def check_shapes(system: Dynamics, x: State, u: Tensor | None) -> None:
-    """Raise unless x (row, ...) and u (n_in,) are as wide as the network; a bare callable does not say."""
-    model = system.model if isinstance(system, Step) else system
-    if not isinstance(model, Model):
-        return
-    if u is not None and u.shape[-1:] != (model.n_in or 0,) and model.n_in is not None:
-        raise ValueError(f"u must hold the network's {model.n_in} inputs, got the shape {tuple(u.shape)}.")
-    try:
-        like = model.initial_state()
-    except NotImplementedError:  # nor does a model without a start
-        return
-    wanted, given = (
-        [tuple(leaf.shape) for leaf in tree.leaves(state)] for state in (like, tree.map(lambda a: a[0], x))
-    )
-    if wanted != given:
-        raise ValueError(
-            f"the states must have the shape (start, ...) with ... = {', '.join(map(str, wanted))} as "
-            f"{class_name(model)}.initial_state() has, got {', '.join(map(str, given))}."
-        )
-
-
-def _zero(x: State) -> Tensor:
-    return torch.zeros((), dtype=torch.float64, device=tree.leaves(x)[0].device)
-
-
-def _input(model: Model, x: State, u: Tensor | None) -> Tensor:
-    return tree.leaves(x)[0].new_zeros(model.n_in or 0) if u is None else u.to(tree.leaves(x)[0])
 
 
 def _matched(system: Dynamics, x: State) -> Dynamics:
@@ -91,11 +37,6 @@ def _matched(system: Dynamics, x: State) -> Dynamics:
     return in_float64(system) if narrow else system
 
 
-def in_float64(system: Dynamics) -> Dynamics:
-    """A copy in float64, so that the user's network stays as it is; a bare callable is taken as it comes."""
-    return copy.deepcopy(system).double() if isinstance(system, nn.Module) else system
-
-
 def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None = None) -> Float[Tensor, "*batch D D"]:
     """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at x (*batch, ...), in the dtype of x.
 
@@ -105,9 +46,14 @@ def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None
         system: a Model (flow), a Step with its dt, or a callable map.
         x: states; the parts of a NamedTuple are ravelled side by side into D.
         u: the drive, one for all states (n_in,) or one each (*batch, n_in); None is silence.
+
+    Raises:
+        TypeError: states or drive are no floating-point Tensors.
+        ValueError: they have another shape than the network's, or the flow of a clocked network is asked for.
     """
     at = _rows(system, x, u)
-    return jacobian_rows(at.move, at.x, at.u).reshape(*at.batch, *at.x.shape[-1:] * 2)
+    _, J = linearised(lambda rows: at.move(rows, at.u), at.x)
+    return J.reshape(*at.batch, *at.x.shape[-1:] * 2)
 
 
 def input_jacobian(
@@ -119,17 +65,18 @@ def input_jacobian(
     up of each input.
 
     Raises:
-        ValueError: a bare callable is given without u, or the network has no input.
+        TypeError, ValueError: as for `jacobian`; or a bare callable is given without u, or the network has no input.
     """
-    model = system.model if isinstance(system, Step) else system
+    model = model_of(system)
     if u is None:
-        if not isinstance(model, Model) or not model.n_in:
+        if model is None or not model.n_in:
             raise ValueError(
                 "input_jacobian needs the drive u (n_in,): the system does not say how many inputs it has."
             )
+        batch_shape(system, x)
         u = tree.leaves(x)[0].new_zeros(model.n_in)
     at = _rows(system, x, u)
-    found = by_rows(lambda drives: at.move(at.x, drives), at.u)
+    _, found = linearised(lambda drives: at.move(at.x, drives), at.u)
     return found.reshape(*at.batch, at.x.shape[-1], u.shape[-1])
 
 
@@ -145,21 +92,24 @@ def parameter_jacobian(
         u: the drive; None is silence.
 
     Raises:
-        ValueError: the model has no Tensor of this name.
+        TypeError, ValueError: as for `jacobian`; or a bare callable is given, or the model has no Tensor of this name.
     """
-    module = cast(nn.Module, _matched(system, x))
-    model = module.model if isinstance(module, Step) else module
+    at = _rows(system, x, u)
+    module, model = at.system, model_of(at.system)
+    if not isinstance(module, nn.Module) or model is None:
+        raise TypeError(
+            f"parameter_jacobian needs a Model or a Step, got {type(system).__name__}: a bare callable has no "
+            "parameters; torch.func.jacrev differentiates it by an argument."
+        )
     tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
     if parameter not in tensors:
         raise ValueError(f"{class_name(model)} has no parameter {parameter!r}: it has {', '.join(sorted(tensors))}.")
     name = f"model.{parameter}" if isinstance(system, Step) else parameter
-    batch = batch_shape(system, x)
 
     def moved(value: Tensor, row: Tensor, drive: Tensor | None) -> Tensor:
         call = lambda *args: functional_call(module, {name: value}, args)
-        return local(system, x, len(batch), call).move(row, drive)
+        return local(system, x, len(at.batch), call).move(row, drive)
 
-    at = _rows(system, x, u)
     derivative = torch.func.jacrev(moved)
     value = tensors[parameter].detach()
     # One by one: inside the two vmaps of a whole batch torch 2.13 differentiates linear solves wrongly.
@@ -244,6 +194,7 @@ def non_normality(jacobian: Float[Tensor, "*batch D D"]) -> Float[Tensor, "*batc
 
 
 class _At(NamedTuple):
+    system: Dynamics
     move: Callable[[Tensor, Tensor | None], Tensor]
     x: Tensor  # (row, D)
     u: Any  # (row, n_in) or None
@@ -251,39 +202,10 @@ class _At(NamedTuple):
 
 
 def _rows(system: Dynamics, x: State, u: Tensor | None) -> _At:
-    system, batch = _matched(system, x), batch_shape(system, x)
+    batch = batch_shape(system, x)
+    check_drive(system, u, batch)
+    system = _matched(system, x)
     flat = tree.ravel(x, len(batch))
     rows = flat.reshape(-1, flat.shape[-1])
     drives = None if u is None else u.to(rows).expand(*batch, u.shape[-1]).reshape(len(rows), -1)
-    return _At(local(system, x, len(batch)).move, rows, drives, batch)
-
-
-def batch_shape(system: Dynamics, x: State) -> torch.Size:
-    """The batch axes of x: those before what the model's own initial state has, or before the last."""
-    model, first = (system.model if isinstance(system, Step) else system), tree.leaves(x)[0]
-    events = 1
-    if isinstance(model, Model):
-        try:
-            events = tree.leaves(model.initial_state())[0].ndim
-        except NotImplementedError:  # a model without a start has one axis
-            events = 1
-    return first.shape[: first.ndim - events]
-
-
-def jacobian_rows(move: Callable[[Tensor, Tensor | None], Tensor], x: Tensor, u: Tensor | None) -> Tensor:
-    """The Jacobian at each row of x (row, D)."""
-    return by_rows(lambda rows: move(rows, u), x)
-
-
-def by_rows(move: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    """d(move)/dx of each row of x (row, k), (row, D, k); the rows do not see one another.
-
-    The rows are pulled back together: a vmap over them, around that of jacrev, is several times slower, and torch 2.13
-    differentiates linear solves wrongly inside two of them.
-    """
-    if not len(x):
-        return x.new_zeros(0, move(x).shape[-1], x.shape[-1])
-    value, pull = cast(Any, torch.func.vjp(move, x))
-    size = value.shape[-1]
-    basis = torch.eye(size, dtype=value.dtype, device=value.device)[:, None].expand(size, *value.shape)
-    return torch.func.vmap(lambda v: pull(v)[0])(basis).movedim(0, -2)
+    return _At(system, local(system, x, len(batch)).move, rows, drives, batch)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis.linearise import check_shapes, in_float64, jacobian, local
+from ctrnn.analysis._system import batch_shape, check_drive, in_float64, local
+from ctrnn.analysis.linearise import jacobian
 from ctrnn.dynamics import Model
 
 
@@ -47,6 +48,7 @@ def manifolds(
         samples: of each branch, equally spaced in time.
 
     Raises:
+        TypeError: a map is given.
         ValueError: the state is not a saddle of two units, or a length is not positive.
     """
     if not (duration > 0 and 0 < offset < reach) or samples < 2:
@@ -54,8 +56,10 @@ def manifolds(
             f"duration = {duration}, offset = {offset}, reach = {reach}, samples = {samples}: "
             "need duration > 0, 0 < offset < reach and at least 2 samples."
         )
+    if not isinstance(model, Model):
+        raise TypeError(f"manifolds integrates the flow of a Model forwards and backwards, not {type(model).__name__}.")
+    check_drive(model, u, batch_shape(model, saddle, 0))
     saddle = tree.map(lambda leaf: leaf.detach().double()[None], saddle)
-    check_shapes(model, saddle, u)
     x = tree.ravel(saddle, 1)[0]
     drive = None if u is None else u.detach().to(x)
     J = jacobian(model, saddle, None if drive is None else drive[None])[0]

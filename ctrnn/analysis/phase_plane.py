@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
+from ctrnn.analysis._system import Dynamics, Kind, batch_shape, check_drive, in_float64, local
 from ctrnn.analysis.fixed_points import FixedPoints, fixed_points
-from ctrnn.analysis.linearise import Dynamics, Kind, in_float64, local
 
 Range = tuple[float, float]
 
@@ -57,10 +57,15 @@ def phase_plane(
         starts: of the search, along each side.
 
     Raises:
-        ValueError: an empty rectangle, directions that do not span a plane, or none given for more than two units.
+        TypeError: the origin or u are no floating-point Tensors.
+        ValueError: they have another shape than the network's, an empty rectangle, directions that do not span a
+            plane, or none given for more than two units.
     """
     if not (x_range[0] < x_range[1] and y_range[0] < y_range[1]) or resolution < 2:
         raise ValueError(f"the rectangle {x_range} x {y_range} at resolution {resolution} is empty: give low < high.")
+    check_drive(system, u, batch_shape(system, origin, 0))
+    if starts < 1:
+        raise ValueError(f"starts = {starts}: the search needs at least one along each side.")
     origin = tree.map(lambda leaf: leaf.detach().double(), origin)
     centre = tree.ravel(origin, 0)
     basis = _basis(len(centre), directions).to(centre)

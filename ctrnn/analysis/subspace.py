@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis.linearise import Dynamics, in_float64, local
+from ctrnn.analysis._system import Dynamics, batch_shape, check_drive, in_float64, local
 
 
 class Subspace(NamedTuple):
@@ -79,9 +79,15 @@ def speed(
     Args:
         system: a Model (flow), a Step with its dt, or a callable map.
         xs: states (time, *batch, ...).
-        us: the drive at each of them; None is silence.
+        us: the drive, one for all of them (n_in,) or one each (time, *batch, n_in); None is silence.
+
+    Raises:
+        TypeError: states or drive are no floating-point Tensors.
+        ValueError: they have another shape than the network's, or the flow of a clocked network is asked for.
     """
-    batch = tree.leaves(xs)[0].ndim - 1
+    lead = batch_shape(system, xs)
+    check_drive(system, us, lead)
+    batch = len(lead)
     xs = tree.map(lambda leaf: leaf.detach().double(), xs)
     move, is_map = local(in_float64(system), xs, batch)
     x = tree.ravel(xs, batch)
