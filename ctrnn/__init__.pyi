@@ -52,6 +52,7 @@ from .models import AdaptiveBAM as AdaptiveBAM
 from .models import AdaptiveBAMState as AdaptiveBAMState
 from .models import Attentive as Attentive
 from .models import AttentiveState as AttentiveState
+from .models import BabyNTM as BabyNTM
 from .models import BAMState as BAMState
 from .models import BeerCTRNN as BeerCTRNN
 from .models import BlockState as BlockState
@@ -60,10 +61,14 @@ from .models import ChildSumTreeLSTM as ChildSumTreeLSTM
 from .models import DNCState as DNCState
 from .models import EchoState as EchoState
 from .models import Elman as Elman
+from .models import FastWeights as FastWeights
+from .models import FastWeightsState as FastWeightsState
 from .models import FitzHughNagumo as FitzHughNagumo
 from .models import GatedFeedback as GatedFeedback
 from .models import Henon as Henon
 from .models import Hopfield as Hopfield
+from .models import HopfieldRead as HopfieldRead
+from .models import HopfieldReadState as HopfieldReadState
 from .models import Jordan as Jordan
 from .models import JordanState as JordanState
 from .models import LinearSystem as LinearSystem
@@ -82,7 +87,11 @@ from .models import Rossler as Rossler
 from .models import SecondOrder as SecondOrder
 from .models import SkipStack as SkipStack
 from .models import Stack as Stack
+from .models import StackRNN as StackRNN
+from .models import StackRNNState as StackRNNState
 from .models import StackState as StackState
+from .models import TapeRNN as TapeRNN
+from .models import TapeState as TapeState
 from .models import UnitDelay as UnitDelay
 from .models import VanDerPol as VanDerPol
 from .order import Order as Order

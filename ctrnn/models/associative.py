@@ -12,6 +12,7 @@ from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.dynamics import Relaxation
 from ctrnn.models._units import Units, Vector, check_number, check_size
+from ctrnn.models.memory.addressing import associated
 
 Energy = Float[Tensor, "*batch"]
 
@@ -240,7 +241,7 @@ class ModernHopfield(Relaxation):
 
     def attention(self, x: Vector) -> Float[Tensor, "*batch slot"]:
         """softmax(beta X x): how much of each pattern is recalled."""
-        return torch.softmax(self.beta * F.linear(x, self.X), -1)
+        return associated(self.X, x, self.beta)
 
     def energy(self, x: Vector) -> Energy:
         """E = -log(sum_i exp(beta X_i x)) / beta + x^2 / 2 + log(slots) / beta + max_i X_i^2 / 2, at least 0."""

@@ -48,6 +48,14 @@ def nearest(memory: Memory, aim: Words, masks: Words | None = None) -> Weights:
     return torch.softmax(aim @ memory.mT * sizes, -1)
 
 
+def associated(memory: Memory, queries: Words, beta: float) -> Weights:
+    """softmax_i(beta M_i q): how much of each pattern a modern Hopfield network recalls, or attention sees.
+
+    Ramsauer et al. (2021), ICLR, arXiv:2008.02217, eq. 3; Krotov & Hopfield (2021), ICLR, arXiv:2008.06996.
+    """
+    return torch.softmax(beta * (queries @ memory.mT), -1)
+
+
 def shifted(weights: Weights, shifts: Float[Tensor, "*batch head shift"]) -> Weights:
     """w_i <- sum_k s_k w_(i-k), k = -K ... K, on a ring of slots (Graves et al. 2014, eq. 8).
 
@@ -118,19 +126,26 @@ def softly_allocated(usage: Float[Tensor, "*batch slot"], strength: float) -> Fl
 def paced(x: Tensor, target: Tensor, share: Tensor, rate: Any) -> Tensor:
     """The F for which steps that make up one tau end where one whole step does, x <- target, however tau is cut.
 
-    For a target (1 - share) x + b whose share and b are held: x + rho (target - x), where rho = (1 - (1 - share)^rate)
-    / (rate share) is 1 at rate = 1 and -log(1 - share) / share in the flow, the rate at which all of `share` is gone
-    after tau. What is to go wholly goes but for one rounding, which keeps the flow finite.
+    For a target (1 - share) x + b whose share and b are held: x + rho (target - x), with rho `quickened`.
 
     Args:
         x, target: the part of the state, and where a whole step takes it.
         share: how much of x a whole step takes away, from 0 to 1.
         rate: alpha, of the step or of each sample.
     """
-    eps = torch.finfo(x.dtype).eps
+    return torch.lerp(x, target, quickened(share, rate).expand_as(x))
+
+
+def quickened(share: Tensor, rate: Any) -> Tensor:
+    """rho = (1 - (1 - share)^rate) / (rate share), how much faster a part must go to lose `share` in a whole tau.
+
+    It is 1 at rate = 1 and -log(1 - share) / share in the flow, the rate at which all of `share` is gone after tau.
+    What is to go wholly goes but for one rounding, which keeps the flow finite.
+    """
+    eps = torch.finfo(share.dtype).eps
     share = share.clamp(eps**2, 1 - eps)
-    rate = torch.as_tensor(rate, dtype=x.dtype, device=x.device)
+    rate = torch.as_tensor(rate, dtype=share.dtype, device=share.device)
     part = torch.where(rate == 0, 1, rate)
     log = torch.log1p(-share)
     rho = torch.where(rate == 0, -log, -torch.expm1(part * log) / part) / share
-    return torch.lerp(x, target, torch.where(rate == 1, 1, rho).expand_as(x))
+    return torch.where(rate == 1, 1, rho)
