@@ -28,3 +28,9 @@ from ctrnn.plots.subspace import variance_explained as variance_explained
 from ctrnn.plots.traces import convergence as convergence
 from ctrnn.plots.traces import outputs as outputs
 from ctrnn.plots.traces import stacked as stacked
+from ctrnn.plots.weightings import gates as gates
+from ctrnn.plots.weightings import heads as heads
+from ctrnn.plots.weightings import inside_memory as inside_memory
+from ctrnn.plots.weightings import links as links
+from ctrnn.plots.weightings import vectors as vectors
+from ctrnn.plots.weightings import weighting as weighting
