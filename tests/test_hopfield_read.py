@@ -11,7 +11,7 @@ from ctrnn import _tree as tree
 from ctrnn.dynamics import Model
 from ctrnn.models import LSTM, Elman, HopfieldRead, HopfieldReadState, ModernHopfield, feed_forward
 from ctrnn.models.memory.addressing import associated
-from tests import test_laws_models as laws
+from tests.variants import every_law
 
 T0 = torch.zeros(())
 N, W, R, N_IN = 5, 3, 2, 4
@@ -157,36 +157,15 @@ def test_empty_slots_are_recalled_like_words_of_zeros():
 # --- laws, for the machines that the example is not -------------------------------------------------------------------
 
 
-class Variant:
-    """What the laws ask of a class, for one machine."""
-
-    def __init__(self, make):
-        self.example, self.__name__, self.from_config = make, "HopfieldRead", HopfieldRead.from_config
-
-
 VARIANTS = {
     "one recall": lambda: machine("Elman", slots=3, width=2, clocked=False, tau=2.0),
     "one slot": lambda: machine("feed-forward", slots=1, width=2, recalls=3, clocked=False),
 }
-LAWS = [
-    laws.test_the_initial_state_has_the_leading_axes_asked_for_and_the_weights_dtype,
-    laws.test_a_row_of_a_batch_moves_as_it_would_alone,
-    laws.test_the_flow_is_target_minus_state_over_tau,
-    laws.test_the_target_does_not_care_how_alpha_is_spelled,
-    laws.test_a_step_of_alpha_one_is_the_discrete_network_bit_for_bit,
-    laws.test_derivatives_of_one_step_are_those_of_finite_differences,
-    laws.test_functional_call_vmap_jacrev_and_jvp_agree_with_plain_calls,
-    laws.test_after_double_nothing_of_a_float32_model_is_left,
-    laws.test_a_float32_model_computes_in_float32,
-    laws.test_the_readout_takes_a_leading_time_axis,
-]
 
 
-@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("test_"))
-@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
-def test_the_laws_hold_for_every_machine(law, make):
-    law(Variant(make))
+@every_law(VARIANTS)
+def test_the_laws_hold_for_every_machine(law, variant):
+    law(variant)
 
 
 def test_recomputing_gives_the_same_gradient():

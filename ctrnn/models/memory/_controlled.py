@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,7 @@ class External(Relaxation):
     its own. A clocked memory holds between the multiples of tau and has one number, its period; a relaxed one flows.
     """
 
+    sees_reads: ClassVar[bool] = False  # whether the readout sees r as well
     W_out: Tensor | None
     b_out: Tensor | None
 
@@ -39,6 +40,7 @@ class External(Relaxation):
         clocked: bool,
         tau: Any,
         learn_tau: bool,
+        exact_rates: bool = False,
     ) -> None:
         super().__init__()
         if not isinstance(controller, Relaxation):
@@ -57,7 +59,11 @@ class External(Relaxation):
         start = controller.initial_state()
         self._controller = tree.map(lambda _: 0, start)
         self._said = controller.readout(start).shape[-1]
-        self._parts, self.clocked = parts, clocked
+        if clocked and exact_rates:
+            raise ValueError(
+                "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
+            )
+        self._parts, self.clocked, self.exact_rates = parts, clocked, exact_rates
         if not clocked:
             self.pace = Relaxation()  # keeps the memory's time constants
         self._set_tau(tau)
@@ -82,8 +88,10 @@ class External(Relaxation):
         raise NotImplementedError
 
     def readout(self, x: Any) -> Float[Tensor, "*batch output"]:
-        """W_out h + b_out, or h without n_out."""
+        """W_out h + b_out, or h without n_out; (h, r) in place of h if the readout sees what is read."""
         seen = self.controller.readout(x.controller)
+        if self.sees_reads:
+            seen = torch.cat([seen, self.read(x).flatten(-2)], -1)
         return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
 
     def _control(self, t: Tensor, x: Any, u: Tensor, rates: Any) -> tuple[Any, Vector]:
@@ -175,6 +183,8 @@ class External(Relaxation):
 class Controlled(External):
     """y = W_out (h, r) + b_out, where r is read in slots at which heads look with weights."""
 
+    sees_reads = True
+
     def __init__(
         self,
         controller: Relaxation,
@@ -192,10 +202,6 @@ class Controlled(External):
     ) -> None:
         for name, value in (("slots", slots), ("width", width), ("reads", reads), ("writes", writes)):
             check_size(name, value, 1)
-        if clocked and exact_rates:
-            raise ValueError(
-                "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
-            )
         super().__init__(
             controller,
             n_out,
@@ -205,9 +211,9 @@ class Controlled(External):
             clocked=clocked,
             tau=tau,
             learn_tau=learn_tau,
+            exact_rates=exact_rates,
         )
         self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
-        self.exact_rates = exact_rates
 
     def _add_heads(self, rows: int, generator: Generator | None) -> None:
         self._add_weights(rows, self._said + self.reads * self.width, generator)
@@ -215,11 +221,6 @@ class Controlled(External):
     def read(self, x: Any) -> Float[Tensor, "*batch read word"]:
         """r: what the heads read."""
         return x.read_weights @ x.memory
-
-    def readout(self, x: Any) -> Float[Tensor, "*batch output"]:
-        """W_out (h, r) + b_out, or (h, r) without n_out."""
-        seen = torch.cat([self.controller.readout(x.controller), self.read(x).flatten(-2)], -1)
-        return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
 
     def _paced(self, x: Tensor, target: Tensor, share: Callable[[], Tensor], rate: Any) -> Tensor:
         """F of a part of which a whole step takes a share away, at its exact rate if that was asked for."""

@@ -77,6 +77,8 @@ class FastWeights(External):
         ValueError: it has no room for what is read, or a size, tau or the decay is impossible.
     """
 
+    sees_reads = True
+
     def __init__(
         self,
         controller: Relaxation,
@@ -107,13 +109,10 @@ class FastWeights(External):
             clocked=clocked,
             tau=tau,
             learn_tau=learn_tau,
+            exact_rates=exact_rates,
         )
-        if clocked and exact_rates:
-            raise ValueError(
-                "clocked weights take whole steps, exact as they are: pass clocked=False, or no exact_rates."
-            )
         self.keys, self.width, self.n_heads = keys, width, heads
-        self.delta, self.decay, self.exact_rates = delta, float(decay), exact_rates
+        self.delta, self.decay = delta, float(decay)
         self._rows = [heads * keys, heads * keys, heads * width, heads]
         self._add_weights(sum(self._rows), self._said + heads * width, generator)
 
@@ -153,11 +152,6 @@ class FastWeights(External):
     def read(self, x: FastWeightsState) -> Words:
         """r = A q."""
         return (x.weights @ self.queries(self.controller.readout(x.controller)).unsqueeze(-1)).squeeze(-1)
-
-    def readout(self, x: FastWeightsState) -> Float[Tensor, "*batch output"]:  # type: ignore[override]
-        """W_out (h, r) + b_out, or (h, r) without n_out."""
-        seen = torch.cat([self.controller.readout(x.controller), self.read(x).flatten(-2)], -1)
-        return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
 
     def initial_state(self, *batch: int) -> FastWeightsState:
         """All fast weights at zero."""

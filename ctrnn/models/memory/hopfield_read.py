@@ -5,7 +5,6 @@ from typing import Any, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
 from torch import Generator, Tensor, nn
 
 from ctrnn import _tree as tree
@@ -71,6 +70,7 @@ class HopfieldRead(External):
         ValueError: it has no room for what is read, or a size, tau or beta is impossible.
     """
 
+    sees_reads = True
     memory_0: Tensor
 
     def __init__(
@@ -139,11 +139,6 @@ class HopfieldRead(External):
     def read(self, x: HopfieldReadState) -> Words:
         """r: what is recalled."""
         return self.weights(x) @ x.memory
-
-    def readout(self, x: HopfieldReadState) -> Float[Tensor, "*batch output"]:  # type: ignore[override]
-        """W_out (h, r) + b_out, or (h, r) without n_out."""
-        seen = torch.cat([self.controller.readout(x.controller), self.read(x).flatten(-2)], -1)
-        return seen if self.W_out is None else F.linear(seen, self.W_out, self.b_out)
 
     def initial_state(self, *batch: int) -> HopfieldReadState:
         """The memory that it begins with."""
