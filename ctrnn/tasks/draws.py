@@ -1,5 +1,7 @@
 """Random draws for trials: from a generator, in float64, so that neither dt, dtype nor device changes a trial."""
 
+from collections.abc import Iterator
+
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
@@ -30,6 +32,12 @@ def uniform(low: float, high: float, shape: tuple[int, ...], generator: torch.Ge
     """Uniform on [low, high)."""
     unit = torch.rand(shape, generator=generator, device=generator.device, dtype=torch.float64).cpu()
     return low + (high - low) * unit
+
+
+def chances(generator: torch.Generator) -> Iterator[float]:
+    """Uniform numbers on [0, 1) without end, for what is drawn one by one."""
+    while True:
+        yield from uniform(0.0, 1.0, (1024,), generator).tolist()
 
 
 def integers(low: int, high: int, shape: tuple[int, ...], generator: torch.Generator) -> Int[Tensor, "..."]:

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from .draws import integers, require, uniform
+from .draws import chances, integers, require, uniform
 from .scripted import Script, ScriptedBits, between, check_range
 from .trials import HasOutputs, Trials, outputs, scored
 
@@ -156,9 +156,9 @@ class Dyck(ScriptedBits):
 
     def _derived(self, batch: int, generator: torch.Generator) -> Int[Tensor, "symbol batch"]:
         """Words of the grammar: 1 where a bracket opens, 0 where it closes, -1 behind the end."""
-        chances, words = _chances(generator), list[list[int]]()
+        draws, words = chances(generator), list[list[int]]()
         for _ in range(TRIES * batch):
-            word = self._derivation(chances)
+            word = self._derivation(draws)
             if word is not None and len(words) < batch:
                 words.append(word)
             if len(words) == batch:
@@ -169,7 +169,7 @@ class Dyck(ScriptedBits):
             f"in {TRIES} times: take grammar=None, or other lengths"
         )
 
-    def _derivation(self, chances: Iterator[float]) -> list[int] | None:
+    def _derivation(self, draws: Iterator[float]) -> list[int] | None:
         """One word from left to right; None for one that gets too long, too deep or is too short."""
         p, q = self.grammar or (0.0, 0.0)
         word: list[int] = []
@@ -179,7 +179,7 @@ class Dyck(ScriptedBits):
                 word.append(0)
                 height -= 1
                 continue
-            u = next(chances)
+            u = next(draws)
             if u < p:
                 word.append(1)
                 height += 1
@@ -192,12 +192,6 @@ class Dyck(ScriptedBits):
 
 
 TRIES = 10_000  # derivations per word before a grammar is given up
-
-
-def _chances(generator: torch.Generator) -> Iterator[float]:
-    """Uniform numbers, drawn many at a time."""
-    while True:
-        yield from uniform(0.0, 1.0, (1024,), generator).tolist()
 
 
 def _heights(opens: Int[Tensor, "symbol batch"]) -> Int[Tensor, "symbol batch"]:
@@ -223,10 +217,10 @@ def _evenly(pairs: Int[Tensor, " batch"], depth: int | None, generator: torch.Ge
     """Words of so many pairs, all such equally likely: 1 where one opens, 0 where one closes, -1 behind the end."""
     most = int(pairs.max())
     opening = _opening(2 * most, most if depth is None else min(depth, most))
-    chances = uniform(0.0, 1.0, (2 * most, len(pairs)), generator)
+    numbers = uniform(0.0, 1.0, (2 * most, len(pairs)), generator)
     height, opens = torch.zeros_like(pairs), []
-    for t, chance in enumerate(chances.unbind(0)):
-        up = (chance < opening[(2 * pairs - t).clamp(min=0), height]).long()
+    for t, number in enumerate(numbers.unbind(0)):
+        up = (number < opening[(2 * pairs - t).clamp(min=0), height]).long()
         inside = 2 * pairs > t
         height = height + (2 * up - 1) * inside
         opens.append(torch.where(inside, up, -1))

@@ -36,9 +36,12 @@ def placed(
     length: Int[Tensor, " batch"],
     symbols: int,
 ) -> Float64[Tensor, "symbol batch channel"]:
-    """A page of `symbols` symbols, 0 but for the first `length` rows of each trial, which begin at `start`."""
+    """A page of `symbols` symbols, 0 but for the first `length` rows of each trial, which begin at `start`.
+
+    Rows that there are none of are 0, too.
+    """
     row = torch.arange(symbols)[:, None] - start
-    there = (row >= 0) & (row < length)
+    there = (row >= 0) & (row < length.clamp(max=len(rows)))
     taken = rows[row.clamp(0, len(rows) - 1), torch.arange(rows.shape[1])]
     return torch.where(there[..., None], taken, 0.0)
 
