@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -163,6 +164,31 @@ def test_an_entry_of_a_weight_is_a_parameter_and_the_model_is_left_as_it_was(gen
 def test_a_parameter_that_is_none_is_named(parameter, says):
     with pytest.raises(ValueError, match=says):
         analysis.continue_equilibria(ctrnn.CTRNN(3, 1), torch.zeros(3), parameter, (0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("x0", "span", "kind", "says"),
+    [
+        (torch.zeros(3), (0.0, 0.0), ValueError, r"span = \(0\.0, 0\.0\): .* heads for another one"),
+        (torch.zeros(3), (0.0, math.nan), ValueError, "heads for another one"),
+        (torch.zeros(3), (math.inf, 0.0), ValueError, "starts at a finite parameter"),
+        (torch.zeros(3), (1.0,), ValueError, r"\(start, end\)"),
+        (torch.zeros(2), (0.0, 1.0), ValueError, r"CTRNN must have the form \(3,\) .* got \(2,\)"),
+        (torch.zeros(1, 3), (0.0, 1.0), ValueError, r"got \(1, 3\)"),
+        (torch.full((3,), math.nan), (0.0, 1.0), ValueError, "x0 holds NaN"),
+        (np.zeros(3), (0.0, 1.0), TypeError, "got ndarray"),
+        (
+            Fold(0.5, torch.zeros(3), torch.zeros(3)),
+            (0.0, 1.0),
+            TypeError,
+            "starts at a Fold point: pass a BranchPoint",
+        ),
+        (BranchPoint(2.0, torch.zeros(3), torch.zeros(2, 4)), (0.0, 1.0), ValueError, "leaves out .* at parameter 2"),
+    ],
+)
+def test_what_is_no_start_of_a_branch_is_named(x0, span, kind, says):
+    with pytest.raises(kind, match=says):
+        analysis.continue_equilibria(ctrnn.CTRNN(3, 2), x0, "b_rec[0]", span)
 
 
 def test_a_start_far_from_any_equilibrium_says_where_newton_failed():

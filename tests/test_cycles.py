@@ -9,7 +9,7 @@ from scipy.integrate import solve_ivp
 
 import ctrnn
 from ctrnn import analysis
-from ctrnn.analysis import ContinuationError, CycleFold, PeriodDoubling, Torus
+from ctrnn.analysis import ContinuationError, CycleBranchPoint, CycleFold, PeriodDoubling, Torus
 from tests.test_continuation import Scalar, two_neurons
 
 
@@ -138,11 +138,101 @@ def test_a_torus_is_born_where_a_complex_pair_of_multipliers_passes_the_unit_cir
     assert torus.parameter == pytest.approx(0.0, abs=1e-6)
 
 
+def beside_a_circle(transverse, n):
+    """The circle of radius 1 and period 2 pi at all p, and n further coordinates v' = transverse(p, x, y, v)."""
+    circle = polar(lambda p, r2: 1 - r2)
+    field = lambda p, x: torch.cat([circle(p, x), transverse(p, x[..., 0], x[..., 1], x[..., 2:])], -1)
+    ticks = 2 * math.pi * torch.arange(100) / 100
+    still = [0 * ticks] * n
+    return Scalar(field, n + 2), analysis.Orbit(torch.stack([ticks.cos(), ticks.sin(), *still], -1), 2 * math.pi)
+
+
+def sheared(p, x, y, v):
+    """v' = p v and (p - 0.003) v in a frame that makes half a turn a round: multipliers -exp(2 pi p) and so on."""
+    a, b, u, w = p, p - 0.003, v[..., 0], v[..., 1]
+    mean, half = (a + b) / 2, (a - b) / 2
+    return torch.stack([mean * u + half * (x * u + y * w) - w / 2, mean * w + half * (y * u - x * w) + u / 2], -1)
+
+
+@pytest.mark.parametrize(
+    ("transverse", "n", "kind", "at"),
+    [
+        (lambda p, x, y, v: p * v - v**3, 1, CycleBranchPoint, [0.0]),
+        (lambda p, x, y, v: (p - torch.tensor([0.0, 0.003])) * v - v**3, 2, CycleBranchPoint, [0.0, 0.003]),
+        (sheared, 2, PeriodDoubling, [0.0, 0.003]),
+        (
+            lambda p, x, y, v: torch.stack(
+                [
+                    p * v[..., 0] - 0.3 * v[..., 1],
+                    0.3 * v[..., 0] + p * v[..., 1],
+                    (p - 0.003) * v[..., 2] - 0.4 * v[..., 3],
+                    0.4 * v[..., 2] + (p - 0.003) * v[..., 3],
+                ],
+                -1,
+            ),
+            4,
+            Torus,
+            [0.0, 0.003],
+        ),
+    ],
+    ids=["one crossing", "two crossings", "two doublings", "two tori"],
+)
+def test_points_within_one_stride_are_told_apart(transverse, n, kind, at):
+    model, orbit = beside_a_circle(transverse, n)
+    branch = analysis.continue_cycles(model, orbit, "p", (-0.1, 0.1), intervals=15)
+    assert [type(point) for point in branch.points] == [kind] * len(at)
+    assert [point.parameter for point in branch.points] == pytest.approx(at, abs=1e-6)
+
+
+def test_points_of_cycles_that_coincide_are_named():
+    model, orbit = beside_a_circle(lambda p, x, y, v: p * v - v**3, 2)
+    with pytest.warns(UserWarning, match="several eigenvalues change sides together"):
+        branch = analysis.continue_cycles(model, orbit, "p", (-0.1, 0.1), intervals=6)
+    assert branch.points == []
+
+
+CIRCLE = polar(lambda p, r2: p - r2)
+ROUND = analysis.Orbit(torch.randn(20, 2, generator=torch.Generator().manual_seed(0)), 2.0)
+
+
+@pytest.mark.parametrize(
+    ("system", "start", "span", "kind", "says"),
+    [
+        (ctrnn.Step(Scalar(CIRCLE, 2), ctrnn.Euler(), dt=0.1), ROUND, (0.0, 1.0), TypeError, "not of a Step: pass the"),
+        (torch.sin, ROUND, (0.0, 1.0), TypeError, "flow of a Model, not of a builtin"),
+        (Scalar(CIRCLE, 2), ROUND.x, (0.0, 1.0), TypeError, "Hopf point or an Orbit, got Tensor: simulated_orbit"),
+        (Scalar(CIRCLE, 2), tuple(ROUND), (0.0, 1.0), TypeError, "Hopf point or an Orbit, got tuple"),
+        (Scalar(CIRCLE, 3), ROUND, (0.0, 1.0), ValueError, r"states \(sample, 3\), .* got \(20, 2\)"),
+        (Scalar(CIRCLE, 2), ROUND._replace(period=-1.0), (0.0, 1.0), ValueError, r"period -1\.0: need"),
+        (Scalar(CIRCLE, 2), ROUND._replace(x=ROUND.x * math.nan), (0.0, 1.0), ValueError, "NaN"),
+        (Scalar(CIRCLE, 2), ROUND, (0.0, math.nan), ValueError, r"span = \(0\.0, nan\)"),
+        (Scalar(CIRCLE, 2), ROUND, (1.0, 1.0), ValueError, "heads for another one"),
+        (
+            Scalar(CIRCLE, 2),
+            analysis.Hopf(0.0, torch.zeros(2), 1.0, torch.ones(2) + 0j),
+            (0.1, 1.0),
+            ValueError,
+            r"leaves out the point to start from, at parameter 0: widen it",
+        ),
+    ],
+)
+def test_what_is_no_start_of_cycles_is_named(system, start, span, kind, says):
+    with pytest.raises(kind, match=says):
+        analysis.continue_cycles(system, start, "p", span)
+
+
 def test_a_run_that_stands_still_or_never_comes_back_is_no_orbit():
     with pytest.raises(ValueError, match="stands still"):
         analysis.simulated_orbit(ctrnn.LinearSystem(-torch.eye(2)), torch.ones(2), transient=500.0, duration=10.0)
     with pytest.raises(ValueError, match="does not come back"):
         analysis.simulated_orbit(ctrnn.VanDerPol(1.0), torch.ones(2), transient=20.0, duration=5.0)
+    with pytest.raises(ValueError, match=r"duration = -5\.0"):
+        analysis.simulated_orbit(ctrnn.VanDerPol(1.0), torch.ones(2), transient=20.0, duration=-5.0)
+    with pytest.raises(ValueError, match=r"VanDerPol must have the form \(2,\)"):
+        analysis.simulated_orbit(ctrnn.VanDerPol(1.0), torch.ones(3), transient=20.0, duration=5.0)
+    step = ctrnn.Step(ctrnn.VanDerPol(1.0), ctrnn.RK4(), dt=0.1)
+    with pytest.raises(TypeError, match="flow of a Model, not of a Step"):
+        analysis.simulated_orbit(step, torch.ones(2), transient=20.0, duration=5.0)
 
 
 def test_an_orbit_that_is_none_ends_in_an_equilibrium_and_says_so():

@@ -14,12 +14,11 @@ from ctrnn.analysis.continuation import Hopf as Hopf
 from ctrnn.analysis.continuation import NeimarkSacker as NeimarkSacker
 from ctrnn.analysis.continuation import continue_equilibria as continue_equilibria
 from ctrnn.analysis.cycles import CycleBranch as CycleBranch
+from ctrnn.analysis.cycles import CycleBranchPoint as CycleBranchPoint
 from ctrnn.analysis.cycles import CycleFold as CycleFold
-from ctrnn.analysis.cycles import Orbit as Orbit
 from ctrnn.analysis.cycles import PeriodDoubling as PeriodDoubling
 from ctrnn.analysis.cycles import Torus as Torus
 from ctrnn.analysis.cycles import continue_cycles as continue_cycles
-from ctrnn.analysis.cycles import simulated_orbit as simulated_orbit
 from ctrnn.analysis.fixed_points import FixedPoints as FixedPoints
 from ctrnn.analysis.fixed_points import Outcome as Outcome
 from ctrnn.analysis.fixed_points import Search as Search
@@ -40,6 +39,8 @@ from ctrnn.analysis.mean_field import dynamic_mean_field as dynamic_mean_field
 from ctrnn.analysis.memory import Memory as Memory
 from ctrnn.analysis.memory import linear_memory as linear_memory
 from ctrnn.analysis.memory import memory_capacity as memory_capacity
+from ctrnn.analysis.orbits import Orbit as Orbit
+from ctrnn.analysis.orbits import simulated_orbit as simulated_orbit
 from ctrnn.analysis.phase_plane import PhasePlane as PhasePlane
 from ctrnn.analysis.phase_plane import equilibrium_types as equilibrium_types
 from ctrnn.analysis.phase_plane import phase_plane as phase_plane

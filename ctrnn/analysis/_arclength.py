@@ -56,6 +56,16 @@ class Place(NamedTuple):
     arclength: float
 
 
+def check_span(span: tuple[float, float], inside: float | None = None) -> None:
+    """Raise ValueError unless `span` goes from a number to another one, and over the parameter of the start."""
+    if not isinstance(span, tuple | list) or len(span) != 2:
+        raise ValueError(f"span = {span!r}: give the parameter of the start and that to head for, (start, end).")
+    if not math.isfinite(span[0]) or math.isnan(span[1]) or span[0] == span[1]:
+        raise ValueError(f"span = {span}: a branch starts at a finite parameter and heads for another one.")
+    if inside is not None and not min(span) <= inside <= max(span):
+        raise ValueError(f"span = {span} leaves out the point to start from, at parameter {inside:.6g}: widen it.")
+
+
 class NotConverged(Exception):
     pass
 

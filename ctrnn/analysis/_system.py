@@ -157,7 +157,7 @@ def batch_shape(system: Dynamics, x: State, axes: int | None = None) -> torch.Si
             raise TypeError(
                 f"states are floating-point Tensors, got {kind}: convert it with torch.as_tensor(x).double()."
             )
-    like, parts = _own_state(system), dict(tree.named(x))
+    like, parts = own_state(system), dict(tree.named(x))
     if like is None:
         count = max(tree.leaves(x)[0].ndim - 1, 0) if axes is None else axes
         events = {name: leaf.shape[count:] or ("D",) for name, leaf in parts.items()}
@@ -180,7 +180,7 @@ def batch_shape(system: Dynamics, x: State, axes: int | None = None) -> torch.Si
     )
 
 
-def _own_state(system: Dynamics) -> State | None:
+def own_state(system: Dynamics) -> State | None:
     """The model's initial state; None for a bare callable, which does not say, and a model without one."""
     model = model_of(system)
     try:

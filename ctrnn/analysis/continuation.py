@@ -1,7 +1,5 @@
 """Branches of equilibria of a flow, or of fixed points of a map, and where their number or stability changes."""
 
-import contextlib
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -15,18 +13,15 @@ from ctrnn._types import State
 from ctrnn.analysis._arclength import (
     Array,
     ContinuationError,
-    NotConverged,
     Place,
     Stride,
-    along,
+    check_span,
     follow,
     start,
-    zero,
 )
 from ctrnn.analysis._equilibria import Equilibria, Parameter, equilibrium_equations
-from ctrnn.analysis._system import Dynamics, Kind
-from ctrnn.dynamics import Model
-from ctrnn.solvers import Step
+from ctrnn.analysis._special import Found, Special, crossing, signed_least
+from ctrnn.analysis._system import Dynamics, Kind, batch_shape, check_drive, own_state
 
 
 class Fold(NamedTuple):
@@ -118,23 +113,28 @@ def continue_equilibria(
         max_points: after which the branch ends.
 
     Raises:
-        ValueError: there is no such parameter, or the system leaves open which map is meant.
+        TypeError: x0 is neither a state nor a BranchPoint, or u no Tensor.
+        ValueError: x0 or u of a wrong shape or not finite, an empty span or one that leaves out the BranchPoint, no
+            such parameter, or a system that leaves open which map is meant.
         ContinuationError: no equilibrium near x0, or the branch was lost; it says where, why and which knob to turn,
             and carries the branch found until then.
     """
-    like = _like(system, x0) if isinstance(x0, BranchPoint) else x0
+    like = _start_state(system, x0)
+    check_drive(system, u, torch.Size())
+    check_span(span, x0.parameter if isinstance(x0, BranchPoint) else None)
     equations = equilibrium_equations(system, parameter, u, like)
     if isinstance(x0, BranchPoint):
         place = _switched(x0, span)
     else:
         z = np.append(tree.ravel(tree.map(lambda leaf: leaf.detach().double().cpu(), x0), 0).numpy(), span[0])
         place = start(equations, z, span[1] - span[0], stride)
+    special = _special(equations, stride)
     places: list[Place] = []
     points: list[Point] = []
     try:
         for new in follow(equations, place, span, stride, max_points):
             if places:
-                points += _passed(equations, places[-1], new, stride)
+                points += special.between(places[-1], new, stride)
             places.append(new)
     except ContinuationError as error:
         error.branch = _branch(equations, places, points)
@@ -142,56 +142,46 @@ def continue_equilibria(
     return _branch(equations, places, points)
 
 
-def _like(system: Dynamics, point: BranchPoint) -> State:
-    model = system.model if isinstance(system, Step) else system
-    return model.initial_state() if isinstance(model, Model) else point.x
-
-
-def _passed(equations: Equilibria, before: Place, after: Place, stride: Stride) -> list[Any]:
-    """The special points between two neighbouring places, which are parted where more happens than is told apart."""
-    found = _told_apart(equations, before, after, stride)
-    if _explained(equations, before, after, [point for _, point in found]):
-        return [point for _, point in found]
-    length = after.arclength - before.arclength
-    middle = None
-    if length > stride.least:
-        with contextlib.suppress(NotConverged):  # at a branch point
-            middle, _ = along(equations, before, length / 2, stride)
-    if middle is None:
-        warnings.warn(
-            f"near parameter {before.z[-1]:.6g} several eigenvalues change sides together, as in symmetric networks: "
-            "the points of the branch do not tell all of them.",
-            stacklevel=3,
+def _start_state(system: Dynamics, x0: State | BranchPoint) -> State:
+    """The state to start from, once checked; of a branch point one that is built alike."""
+    if isinstance(x0, BranchPoint):
+        own = own_state(system)
+        return x0.x if own is None else own
+    if isinstance(x0, Fold | Hopf | Flip | NeimarkSacker):
+        kind = type(x0).__name__
+        raise TypeError(
+            f"no other branch of equilibria starts at a {kind} point: pass a BranchPoint, or a state (near "
+            f"{kind}.x for the branch through it)."
         )
-        return [point for _, point in found]
-    return _passed(equations, before, middle, stride) + _passed(equations, middle, after, stride)
+    batch_shape(system, x0, 0)
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(x0)):
+        raise ValueError("x0 holds NaN or infinite values: start at an equilibrium, or near one.")
+    return x0
 
 
-def _explained(equations: Equilibria, before: Place, after: Place, points: list[Any]) -> bool:
-    """Whether so many eigenvalues change sides as the points found say, up to those that lie on the boundary."""
-    margins = [equations.margins(place.z) for place in (before, after)]
-    change = abs(int((margins[1] > 0).sum()) - int((margins[0] > 0).sum()))
-    marginal = sum(int((np.abs(m) < 1e-8).sum()) for m in margins)
-    return change <= marginal + sum(2 if isinstance(p, Hopf | NeimarkSacker) else 1 for p in points)
+def _special(equations: Equilibria, stride: Stride) -> Special:
+    def look(before: Place, after: Place) -> Found:
+        found: Found = []
 
-
-def _told_apart(equations: Equilibria, before: Place, after: Place, stride: Stride) -> list[tuple[float, Any]]:
-    """Arclength and point wherever a test changes its sign between two places."""
-    found: list[tuple[float, Any]] = []
-
-    def add(test: Callable[[Place], float], make: Callable[[Equilibria, Place], Any]) -> None:
-        if test(before) * test(after) < 0:
-            place = zero(equations, before, after, test, stride)
-            point = make(equations, place)
-            if point is not None:
+        def add(test: Callable[[Place], float], make: Callable[[Equilibria, Place], Any]) -> None:
+            place = crossing(equations, before, after, stride, test)
+            point = None if place is None else make(equations, place)
+            if place is not None and point is not None:
                 found.append((place.arclength, point))
 
-    add(lambda place: float(place.tangent[-1]), _fold)
-    add(lambda place: _bordered(equations, place), lambda equations, place: _branch_point(equations, before, place))
-    if equations.is_map:
-        add(lambda place: _product(equations.eigenvalues(place.z) + 1), _flip)
-    add(lambda place: _pair_test(equations, place), _neimark_sacker if equations.is_map else _hopf)
-    return sorted(found, key=lambda pair: pair[0])
+        add(lambda place: float(place.tangent[-1]), _fold)
+        add(lambda place: _bordered(equations, place), lambda equations, place: _branch_point(equations, before, place))
+        if equations.is_map:
+            add(lambda place: signed_least(equations.eigenvalues(place.z) + 1), _flip)
+        add(lambda place: _pair_test(equations, place), _neimark_sacker if equations.is_map else _hopf)
+        return found
+
+    return Special(
+        equations,
+        look,
+        lambda place: equations.margins(place.z),
+        lambda point: 2 if isinstance(point, Hopf | NeimarkSacker) else 1,
+    )
 
 
 def _bordered(equations: Equilibria, place: Place) -> float:
@@ -208,15 +198,7 @@ def _pair_test(equations: Equilibria, place: Place) -> float:
     """
     values = equations.eigenvalues(place.z)
     i, j = np.triu_indices(len(values), 1)
-    return _product(values[i] * values[j] - 1 if equations.is_map else values[i] + values[j])
-
-
-def _product(values: Any) -> float:
-    """The sign of the product of numbers of which the complex ones come in conjugate pairs, and the least modulus."""
-    if not len(values):
-        return 1.0
-    real = values.real[np.abs(values.imag) <= 1e-12 * (1 + np.abs(values))]
-    return float(np.prod(np.sign(real)) * np.abs(values).min())
+    return signed_least(values[i] * values[j] - 1 if equations.is_map else values[i] + values[j])
 
 
 def _fold(equations: Equilibria, place: Place) -> Fold:

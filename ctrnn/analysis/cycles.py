@@ -11,29 +11,28 @@ from jaxtyping import Bool, Complex, Float
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._integrate import integrate
-from ctrnn._types import State
-from ctrnn.analysis._arclength import Array, ContinuationError, Place, Stride, follow, start, zero
+from ctrnn.analysis._arclength import Array, ContinuationError, Place, Stride, check_span, follow, start
 from ctrnn.analysis._collocation import Cycles
 from ctrnn.analysis._equilibria import Parameter, equilibrium_equations
-from ctrnn.analysis._system import constant, in_float64
+from ctrnn.analysis._special import Found, Special, crossing, signed_least
+from ctrnn.analysis._system import check_drive, own_state
 from ctrnn.analysis.continuation import Hopf
+from ctrnn.analysis.orbits import Orbit, check_flow
 from ctrnn.dynamics import Model
-from ctrnn.solvers import Dopri5
-from ctrnn.steps import Adaptive, At
 
 REMESH = 8  # accepted points between two meshes
 
 
-class Orbit(NamedTuple):
-    """One round of a rhythm, from equally spaced samples."""
-
-    x: Float[Tensor, "sample D"]
-    period: float
-
-
 class CycleFold(NamedTuple):
     """Two cycles meet and vanish."""
+
+    parameter: float
+    period: float
+    orbit: Float[Tensor, "node D"]
+
+
+class CycleBranchPoint(NamedTuple):
+    """A multiplier passes 1 at no fold: two branches of cycles cross, as where a symmetric cycle loses its symmetry."""
 
     parameter: float
     period: float
@@ -65,7 +64,7 @@ class CycleBranch(NamedTuple):
     ts: Float[Tensor, "cycle node"]
     # Floquet's: first the trivial one, 1 up to the collocation's error, then the others, the greatest first.
     multipliers: Complex[Tensor, "cycle D"]
-    points: list[CycleFold | PeriodDoubling | Torus]
+    points: list[CycleFold | CycleBranchPoint | PeriodDoubling | Torus]
 
     @property
     def stable(self) -> Bool[Tensor, " cycle"]:
@@ -89,7 +88,7 @@ def continue_cycles(
 
     Orthogonal collocation (4 Gauss points an interval) on a mesh that adapts, with an integral phase condition and
     pseudo-arclength (Doedel, Keller & Kernevez 1991, Int. J. Bifurcation and Chaos 1:745); Floquet multipliers from
-    the linearised collocation; folds of cycles, period doublings and tori are located on the way.
+    the linearised collocation; folds of cycles, crossings, period doublings and tori are located on the way.
 
     Args:
         model: its flow; the model is left as it is.
@@ -103,12 +102,16 @@ def continue_cycles(
         max_points: after which the branch ends.
 
     Raises:
-        ValueError: there is no such parameter.
+        TypeError: the system is no Model, or the start neither a Hopf point nor an Orbit.
+        ValueError: a start or u of a wrong shape or not finite, an empty span or one that leaves out the Hopf point, or
+            no such parameter.
         ContinuationError: no cycle near the start, or the branch was lost; it carries what was found.
     """
-    like = model.initial_state()
-    equations = equilibrium_equations(model, parameter, u, like)
-    n = sum(leaf.numel() for leaf in tree.leaves(like))
+    n = _check_start(model, start)
+    check_drive(model, u, torch.Size())
+    check_span(span, start.parameter if isinstance(start, Hopf) else None)
+    like = own_state(model)
+    equations = equilibrium_equations(model, parameter, u, torch.zeros(n) if like is None else like)
     cycles = Cycles(equations.field, np.linspace(0, 1, intervals + 1), n)
     place = _from_hopf(cycles, start) if isinstance(start, Hopf) else _from_orbit(cycles, start, span, stride)
     found = _Found([], [])
@@ -119,7 +122,7 @@ def continue_cycles(
             count = 0
             for new in itertools.islice(follow(cycles, place, span, stride, REMESH), 1, None):
                 if found.rows:
-                    found.points.extend(_passed(cycles, place, new, stride))
+                    found.points.extend(_special(cycles, stride).between(place, new, stride))
                 found.add(cycles, new)
                 stride = dataclasses.replace(stride, first=new.arclength - place.arclength)
                 cycles.reference = cycles.orbit(new.z)
@@ -134,6 +137,27 @@ def continue_cycles(
         error.branch = found.branch() if found.rows else None
         raise
     return found.branch()
+
+
+def _check_start(model: Model, start: Hopf | Orbit) -> int:
+    """The width of the state."""
+    check_flow(model)
+    if not isinstance(start, Hopf | Orbit):
+        raise TypeError(
+            f"start must be a Hopf point or an Orbit, got {type(start).__name__}: simulated_orbit(model, x0, ...) "
+            "gives one, or Orbit(x, period) with x (sample, D)."
+        )
+    own, x, axes = own_state(model), start.x, 1 if isinstance(start, Hopf) else 2
+    width = None if own is None else sum(leaf.numel() for leaf in tree.leaves(own))
+    if not isinstance(x, Tensor) or x.ndim != axes or x.shape[-1] != (width or x.shape[-1]):
+        form = f"({'sample, ' * (axes - 1)}{width or 'D'}{',' * (axes == 1)})"
+        given = tuple(x.shape) if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"start.x must be states {form}, their parts side by side (analysis.ravelled), got {given}.")
+    if isinstance(start, Orbit) and (len(x) < 3 or not 0 < start.period < math.inf):
+        raise ValueError(f"an Orbit of {len(x)} samples and period {start.period}: need three and a positive one.")
+    if not bool(torch.isfinite(x).all()):
+        raise ValueError("start.x holds NaN or infinite values: start from a cycle.")
+    return x.shape[-1]
 
 
 class _Row(NamedTuple):
@@ -190,101 +214,41 @@ def _from_orbit(cycles: Cycles, orbit: Orbit, span: tuple[float, float], stride:
     return place
 
 
-def _passed(cycles: Cycles, before: Place, after: Place, stride: Stride) -> list[Any]:
-    """The special points between two neighbouring cycles."""
-    found = []
-    for kind, test in (
-        (CycleFold, lambda place: float(place.tangent[-1])),
-        (PeriodDoubling, lambda place: _flip(cycles, place)),
-        (Torus, lambda place: _torus(cycles, place)),
-    ):
-        if test(before) * test(after) < 0:
-            place = zero(cycles, before, after, test, stride)
-            if kind is Torus and _real_pair(cycles, place):
+def _special(cycles: Cycles, stride: Stride) -> Special:
+    def others(place: Place) -> Any:
+        return cycles.multipliers(place.z)[1]
+
+    def look(before: Place, after: Place) -> Found:
+        found: Found = []
+        for kind, test in (
+            (CycleFold, lambda place: float(place.tangent[-1])),
+            (CycleBranchPoint, lambda place: signed_least(others(place) - 1) * np.sign(place.tangent[-1])),
+            (PeriodDoubling, lambda place: signed_least(others(place) + 1)),
+            (Torus, lambda place: signed_least(_pairs(others(place)) - 1)),
+        ):
+            place = crossing(cycles, before, after, stride, test)
+            if place is None or (kind is Torus and _real_pair(others(place))):
                 continue
             point = kind(float(place.z[-1]), float(np.exp(place.z[-2])), torch.from_numpy(cycles.orbit(place.z)))
             found.append((place.arclength, point))
-    return [point for _, point in sorted(found, key=lambda pair: pair[0])]
+        return found
 
-
-def _flip(cycles: Cycles, place: Place) -> float:
-    return float(np.prod(1 + cycles.multipliers(place.z)[1]).real)
-
-
-def _torus(cycles: Cycles, place: Place) -> float:
-    values = cycles.multipliers(place.z)[1]
-    i, j = np.triu_indices(len(values), 1)
-    return float(np.prod(values[i] * values[j] - 1).real) if len(i) else 1.0
-
-
-def _real_pair(cycles: Cycles, place: Place) -> bool:
-    """Whether the two multipliers whose product is 1 are real: no torus is born there."""
-    values = cycles.multipliers(place.z)[1]
-    i, j = np.triu_indices(len(values), 1)
-    pair = np.abs(values[i] * values[j] - 1).argmin()
-    return bool(abs(values[i[pair]].imag) < 1e-6)
-
-
-def simulated_orbit(
-    model: Model,
-    x0: State,
-    u: Float[Tensor, " input"] | None = None,
-    *,
-    transient: float,
-    duration: float,
-    samples: int = 200,
-    closed: float = 1e-3,
-) -> Orbit:
-    """One round of the rhythm to which the flow settles from x0, as it is in the model's own parameters.
-
-    The period is the time after which the run comes back to its state at the end of the transient.
-
-    Args:
-        model: its flow.
-        x0: where the run starts.
-        u: the constant drive; None is silence.
-        transient: time in which the run settles, in the unit of the model's tau.
-        duration: time in which it must come back.
-        samples: of the orbit.
-        closed: how near it must come, relative to how far it goes.
-
-    Raises:
-        ValueError: the run stands still, or does not come back in time.
-    """
-    precise_model = in_float64(model)
-    assert isinstance(precise_model, Model)
-    x0 = tree.map(lambda leaf: leaf.detach().double(), x0)
-    drive = constant(u)
-    precise = Adaptive(1e-9, 1e-11)
-
-    def run(x: State, times: Tensor) -> State:
-        with torch.no_grad():
-            span = (0.0, float(times[-1]))
-            return integrate(precise_model, drive, x, t_span=span, solver=Dopri5(), steps=precise, save=At(times)).xs
-
-    settled = tree.map(lambda leaf: leaf[-1], run(x0, torch.tensor([transient], dtype=torch.float64)))
-    times = torch.linspace(0, duration, 4001, dtype=torch.float64)
-    states = run(settled, times)
-    path = tree.ravel(states, 1)
-    distance = (path - path[0]).norm(dim=-1)
-    size = float(distance.max())
-    if size < 1e-6 * (1 + float(path[0].norm())):
-        raise ValueError("the run stands still after the transient: there is no rhythm to follow from this start.")
-    away = int((distance > 0.1 * size).nonzero()[0, 0])
-    near = (distance[away:-1] < distance[away + 1 :]) & (distance[away:-1] < 0.1 * size)
-    for k in (near.nonzero()[:, 0] + away).tolist():
-        state, period, width = tree.map(lambda leaf, k=k: leaf[k - 1], states), float(times[k - 1]), 2 * float(times[1])
-        for _ in range(3):  # the closest state, ever finer
-            fine = torch.linspace(0, width, 65, dtype=torch.float64)
-            around = run(state, fine)
-            back = (tree.ravel(around, 1) - path[0]).norm(dim=-1)
-            i = int(back[1:-1].argmin())  # the one before the closest
-            state, period, width = tree.map(lambda leaf, i=i: leaf[i], around), period + float(fine[i]), float(fine[2])
-        if float(back.min()) < closed * size:
-            period += width / 2
-            ticks = torch.arange(1, samples + 1, dtype=torch.float64) * (period / samples)
-            return Orbit(tree.ravel(run(settled, ticks), 1).roll(1, 0), period)
-    raise ValueError(
-        f"the run does not come back to where it was within {duration:g}: give it a longer duration or transient; or "
-        "it is no rhythm (see analysis.lyapunov_spectrum)."
+    return Special(
+        cycles,
+        look,
+        lambda place: np.abs(others(place)) - 1,
+        lambda point: 2 if isinstance(point, Torus) else 1,
     )
+
+
+def _pairs(multipliers: Any) -> Any:
+    """The product of each pair."""
+    i, j = np.triu_indices(len(multipliers), 1)
+    return multipliers[i] * multipliers[j]
+
+
+def _real_pair(multipliers: Any) -> bool:
+    """Whether the two whose product is 1 are real: no torus is born there."""
+    i, _ = np.triu_indices(len(multipliers), 1)
+    pair = np.abs(_pairs(multipliers) - 1).argmin()
+    return bool(abs(multipliers[i[pair]].imag) < 1e-6)

@@ -14,6 +14,7 @@ from ctrnn.analysis import (
     Branch,
     BranchPoint,
     CycleBranch,
+    CycleBranchPoint,
     CycleFold,
     Flip,
     Fold,
@@ -32,6 +33,7 @@ MARKERS: dict[type, tuple[str, str, str]] = {
     NeimarkSacker: ("o", TRAJECTORY, "Neimark-Sacker"),
     BranchPoint: ("D", TARGET, "branch point"),
     CycleFold: ("^", OUTPUT, "fold of cycles"),
+    CycleBranchPoint: ("d", TARGET, "crossing of cycles"),
     PeriodDoubling: ("h", UNSTABLE, "period doubling"),
     Torus: ("s", TRAJECTORY, "torus"),
 }
