@@ -24,6 +24,7 @@ from .context import ContextIntegration as ContextIntegration
 from .delayed_match import DelayedMatch as DelayedMatch
 from .digits import DigitStrings as DigitStrings
 from .dyck import Dyck as Dyck
+from .dynamic_ngrams import DynamicNGrams as DynamicNGrams
 from .flipflop import FlipFlop as FlipFlop
 from .frames import frames as frames
 from .labels import edit_distance as edit_distance
@@ -45,6 +46,8 @@ from .phonemes import Phonemes as Phonemes
 from .phonemes import aligned_labels as aligned_labels
 from .primitives import TwoScalePrimitives as TwoScalePrimitives
 from .pulses import PulseDuration as PulseDuration
+from .recall import AssociativeRecall as AssociativeRecall
+from .recall import PrioritySort as PrioritySort
 from .sine import SineGeneration as SineGeneration
 from .slots import FlightQueries as FlightQueries
 from .slots import Sentence as Sentence
