@@ -1,3 +1,4 @@
+import itertools
 from types import SimpleNamespace
 
 import pytest
@@ -5,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrnn.tasks import CountedBlocks, NextSymbol, Task
+from ctrnn.tasks import CountedBlocks, MarkedReversal, NextSymbol, SummedBlocks, Task
 from ctrnn.tasks.trials import Outputs
 
 
@@ -32,6 +33,45 @@ def test_what_is_legal_is_what_some_word_goes_on_with(times):
             legal = {symbol for symbol, may in enumerate(words.legal[t, k].tolist()) if may}
             assert legal == followers(times, word[: t + 1])
         assert not words.legal[len(word) :, k].any()
+
+
+def continued(members, prefix, end):
+    """The symbols that may follow a prefix, by comparison with every word; `end` is the end."""
+    rest = [word[len(prefix) :] for word in members if word[: len(prefix)] == prefix]
+    return {left[0] if left else end for left in rest}
+
+
+def assert_legal(words, members, end):
+    for k in range(words.symbols.shape[1]):
+        word = [s for s in words.symbols[:, k].tolist() if s >= 0]
+        assert word in members
+        assert words.lengths[k] == len(word)
+        for t in range(len(word)):
+            legal = {symbol for symbol, may in enumerate(words.legal[t, k].tolist()) if may}
+            assert legal == continued(members, word[: t + 1], end)
+        assert not words.legal[len(word) :, k].any()
+
+
+def test_sums_of_blocks_go_on_as_some_word_does():
+    members = [[0] * n + [1] * m + [2] * (n + m) for n in range(1, 8) for m in range(1, 8)]
+    words = SummedBlocks().words(torch.tensor([1, 3, 2]), torch.tensor([2, 1, 5]))
+    assert words.lengths.tolist() == [6, 8, 14]
+    assert_legal(words, members, 3)
+    drawn = SummedBlocks((1, 4)).draw(300, torch.Generator().manual_seed(0))
+    assert_legal(drawn, members, 3)
+    assert set(drawn.lengths.tolist()) == {2 * k for k in range(2, 9)}
+
+
+@pytest.mark.parametrize("letters", [1, 2, 3])
+def test_marked_reversals_go_on_as_some_word_does(letters):
+    ways = [w for n in range(1, 6) for w in itertools.product(range(letters), repeat=n)]
+    members = [[*w, letters, *reversed(w)] for w in ways]
+    drawn = MarkedReversal(letters, (1, 4)).draw(60, torch.Generator().manual_seed(0))
+    assert_legal(drawn, members, letters + 1)
+    assert set(drawn.lengths.tolist()) == {3, 5, 7, 9}
+    data = trials(NextSymbol(MarkedReversal(letters)))
+    assert data.us.shape[-1] == letters + 1
+    assert NextSymbol(MarkedReversal(letters)).evaluate(Outputs(data.targets - 0.5), data)["word_accuracy"] == 1.0
 
 
 def trials(task, batch=16, dt=1.0, seed=0):
@@ -82,6 +122,11 @@ def test_languages_without_words_are_refused():
         CountedBlocks((1, 0))
     with pytest.raises(ValueError, match="range"):
         CountedBlocks(n=(0, 3))
+    for language in (SummedBlocks, MarkedReversal):
+        with pytest.raises(ValueError, match="range"):
+            language(n=(2, 1))
+    with pytest.raises(ValueError, match="letters"):
+        MarkedReversal(letters=0)
     with pytest.raises(ValueError, match="symbol_time"):
         NextSymbol(symbol_time=0.0)
     with pytest.raises(ValueError, match="a symbol"):

@@ -30,7 +30,9 @@ from .frames import frames as frames
 from .labels import edit_distance as edit_distance
 from .languages import CountedBlocks as CountedBlocks
 from .languages import Language as Language
+from .languages import MarkedReversal as MarkedReversal
 from .languages import NextSymbol as NextSymbol
+from .languages import SummedBlocks as SummedBlocks
 from .languages import Words as Words
 from .long_lags import Adding as Adding
 from .long_lags import TwoSequences as TwoSequences

@@ -74,6 +74,78 @@ class CountedBlocks:
 
 
 @dataclass(frozen=True)
+class SummedBlocks:
+    """a^n b^m c^(n+m), context-free: of Joulin & Mikolov's counting tasks (2015, NeurIPS) the one that adds.
+
+    Words of all n, m >= 1 belong to the language: another a, or the first b, is legal after every a; another b, or the
+    first c, after every b; from the first c on all is determined. `draw` takes n and m evenly from the range `n`.
+
+    Raises:
+        ValueError: there is no n.
+    """
+
+    n: tuple[int, int] = (1, 20)
+
+    def __post_init__(self) -> None:
+        require(1 <= self.n[0] <= self.n[1], f"n = {self.n} is no range (least, greatest) from 1 on")
+
+    @property
+    def n_symbols(self) -> int:
+        return 3
+
+    def draw(self, batch: int, generator: torch.Generator) -> Words:
+        return self.words(*integers(*self.n, (2, batch), generator))
+
+    def words(self, n: Int[Tensor, "batch"], m: Int[Tensor, "batch"]) -> Words:
+        """The word of each n and m."""
+        edges = torch.stack([n, n + m, 2 * (n + m)], -1)  # where each block ends
+        t = torch.arange(int(edges.max()))[:, None]
+        block = (t[..., None] >= edges).sum(-1)
+        following = (t[..., None] + 1 >= edges).sum(-1)
+        legal = F.one_hot(following, 4).bool()
+        legal[..., :2] |= (block == 0)[..., None]
+        legal[..., 1:3] |= (block == 1)[..., None]
+        return Words(torch.where(block < 3, block, -1), legal & (block < 3)[..., None])
+
+
+@dataclass(frozen=True)
+class MarkedReversal:
+    """w c w^R: letters, a marker, and the letters again from the last to the first; deterministic context-free.
+
+    The marker is the symbol behind the letters. Any letter, or the marker, is legal after each letter of w, and from
+    the marker on all is determined. `draw` takes the length of w evenly from the range `n`, and its letters evenly.
+
+    Raises:
+        ValueError: there is no letter, or no n.
+    """
+
+    letters: int = 2
+    n: tuple[int, int] = (1, 20)
+
+    def __post_init__(self) -> None:
+        require(self.letters >= 1, f"letters = {self.letters}: words need at least one")
+        require(1 <= self.n[0] <= self.n[1], f"n = {self.n} is no range (least, greatest) from 1 on")
+
+    @property
+    def n_symbols(self) -> int:
+        return self.letters + 1
+
+    def draw(self, batch: int, generator: torch.Generator) -> Words:
+        n = integers(*self.n, (batch,), generator)
+        return self.words(integers(0, self.letters - 1, (int(n.max()), batch), generator), n)
+
+    def words(self, w: Int[Tensor, "letter batch"], n: Int[Tensor, "batch"]) -> Words:
+        """The words of the first n letters of each w."""
+        t = torch.arange(2 * int(n.max()) + 2)[:, None]  # one symbol more: the end
+        letter = w.gather(0, torch.minimum(t, 2 * n - t).clamp(0, len(w) - 1))
+        symbols = torch.where(t == n, self.letters, torch.where(t == 2 * n + 1, self.letters + 1, letter))
+        legal = F.one_hot(symbols[1:], self.letters + 2).bool()
+        legal[..., : self.letters + 1] |= (t[:-1] < n)[..., None]
+        inside = t[:-1] <= 2 * n
+        return Words(torch.where(inside, symbols[:-1], -1), legal & inside[..., None])
+
+
+@dataclass(frozen=True)
 class NextSymbol:
     """u(t) = the symbol of time t, one-hot; y = log-odds, for every symbol and for the end, that it may come next.
 
