@@ -256,6 +256,23 @@ def test_wrong_arguments_are_named():
         analysis.lyapunov_spectrum(lorenz, x0, [1.0], dt=0.01, duration=1.0)
     with pytest.raises(TypeError, match="callable map"):
         analysis.lyapunov_spectrum(3, x0, duration=1.0)
+    for how in ({"dt": 0.1}, {"solver": ctrnn.RK4()}):
+        with pytest.raises(ValueError, match="iterations, and neither dt nor solver"):
+            analysis.lyapunov_spectrum(lambda x: 0.5 * x, x0, duration=10.0, **how)
+
+
+def test_what_is_not_finite_from_the_start_is_no_divergence(generator):
+    model, x0 = ctrnn.CTRNN(4, 2, generator=generator), torch.zeros(4)
+    how = {"dt": 0.1, "duration": 10.0, "interval": 0.2}
+    with pytest.raises(ValueError, match="x0 holds NaN"):
+        analysis.lyapunov_spectrum(model, torch.full((4,), math.nan), **how)
+    us = torch.zeros(50, 2)
+    us[7, 1] = math.inf
+    with pytest.raises(ValueError, match=r"drive holds NaN or infinite values, first at index \(7, 1\)"):
+        analysis.lyapunov_spectrum(model, x0, us, **how)
+    late = lambda t: torch.stack([t, torch.where(t < 3.25, 0.0, math.nan)])
+    with pytest.raises(ValueError, match=r"drive is not finite at t = 3\.3"):
+        analysis.lyapunov_spectrum(model, x0, late, **how)
 
 
 def test_a_run_that_diverges_says_when_and_which_sample():

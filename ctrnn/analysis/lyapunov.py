@@ -16,6 +16,7 @@ from ctrnn.analysis._tangent import Map, System, tangent
 from ctrnn.dynamics import Model
 from ctrnn.errors import NonFiniteState
 from ctrnn.solvers import RK4, Solver, Step
+from ctrnn.solvers.base import value
 from ctrnn.solvers.runge_kutta import RungeKutta
 
 BLOCKS = 16  # of the run, for the standard error
@@ -75,10 +76,11 @@ def lyapunov_spectrum(
         UserWarning: an interval is so long that the smallest exponents are lost in rounding.
 
     Raises:
-        ValueError: more exponents than the state has numbers, a time that holds no step, or a wrong drive.
+        TypeError: x0 or the drive are no floating-point Tensors.
+        ValueError: x0 of a wrong shape or with NaN, more exponents than the state has numbers, a time that holds no
+            step, a step or solver for what has its own, or a drive that is of a wrong shape or not finite.
         NonFiniteState: the run diverged.
     """
-    x0 = _in_float64(system, x0)
     rows, events, batch = _start(system, x0)
     steps = _steps(in_float64(system), events, dt, solver)
     size, dt = rows.shape[-1], steps.dt
@@ -102,17 +104,12 @@ def lyapunov_spectrum(
         x, Q, grown = advance(i, min(at_once, skipped + kept - i), x, Q)
         growth += grown
         if not bool(torch.isfinite(x).all() & (grown[-1] < math.inf).all()):
-            raise _diverged(torch.stack(grown), x, i, every * dt, every, batch)
+            raise _diverged(torch.stack(grown), x, i, every * dt, every, batch, us)
         if progress is not None:
             progress((i + len(grown)) / (skipped + kept))
     rates = torch.stack(growth[skipped:])
     _check_spread(rates, every * dt)
     return _spectrum((rates / (every * dt)).reshape(kept, *batch, k), every * dt, k == size)
-
-
-def _in_float64(system: Dynamics, x0: State) -> State:
-    """Neighbours part by less than float32 resolves; a bare callable computes in the precision of its x0."""
-    return tree.map(lambda leaf: leaf.double(), x0) if isinstance(system, Model | Step) else x0
 
 
 def _directions(x: Tensor, k: int) -> Tensor:
@@ -147,12 +144,24 @@ def _steps(system: Dynamics, events: State, dt: float | None, solver: Solver | N
         return System(move, dt)
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
+    if dt is not None or solver is not None:
+        raise ValueError(
+            "a callable map has iterations, and neither dt nor solver: pass none, and durations in iterations, or a "
+            "Model for a flow."
+        )
     return System(flat(lambda t, x, u: system(x) if u is None else system(x, u)), 1.0)
 
 
 def _start(system: Dynamics, x0: State) -> tuple[Tensor, State, torch.Size]:
-    """x0 as (row, D), the shape of one state, and the batch axes."""
+    """x0 as (row, D), the shape of one state, and the batch axes.
+
+    Neighbours part by less than float32 resolves; a bare callable computes in the precision of its x0.
+    """
     batch = batch_shape(system, x0)
+    if not all(bool(torch.isfinite(leaf).all()) for leaf in tree.leaves(x0)):
+        raise ValueError("x0 holds NaN or infinite values: start from a finite state.")
+    if isinstance(system, Model | Step):
+        x0 = tree.map(lambda leaf: leaf.double(), x0)
     rows = tree.map(lambda a: a.detach().reshape(batch.numel(), *a.shape[len(batch) :]), x0)
     return tree.ravel(rows, 1), tree.map(lambda a: a[0], rows), batch
 
@@ -174,6 +183,9 @@ def _drive(drive: Any, system: Dynamics, dt: float, batch: torch.Size, x: Tensor
     if isinstance(drive, Tensor):
         if drive.ndim < 2 or not len(drive):
             raise ValueError(f"drive must be samples (time, *batch, n_in), got the shape {tuple(drive.shape)}.")
+        if not bool(torch.isfinite(drive).all()):
+            first = tuple((~torch.isfinite(drive)).nonzero()[0].tolist())
+            raise ValueError(f"the drive holds NaN or infinite values, first at index {first}: fill them.")
         us = [rows(u) for u in drive.unbind(0)]
         return lambda j, t: us[j % len(us)]
     if not callable(drive):
@@ -189,13 +201,20 @@ def _count(name: str, time: float, dt: float, least: int = 1) -> int:
     return round(time / dt)
 
 
-def _diverged(grown: Tensor, x: Tensor, first: int, length: float, every: int, batch: torch.Size) -> NonFiniteState:
+def _diverged(
+    grown: Tensor, x: Tensor, first: int, length: float, every: int, batch: torch.Size, us: Callable[[int, Tensor], Any]
+) -> Exception:
     """Which interval of those grown (interval, row, k), the first being the `first` of the run, went wrong where."""
     bad = (~(grown < math.inf)).any(-1)
     bad[-1] |= ~torch.isfinite(x).all(-1)
     interval, row = (int(n) for n in bad.nonzero()[0])
     sample = tuple(int(n) for n in torch.unravel_index(torch.tensor(row), batch)) if batch else ()
     end = first + interval + 1
+    for j in range((end - 1) * every, end * every):
+        t = torch.tensor(j * length / every, dtype=torch.float64, device=x.device)
+        u = value(us(j, t), 0.0)
+        if u is not None and not bool(torch.isfinite(u).all()):
+            return ValueError(f"the drive is not finite at t = {float(t):g}: mend its function.")
     return NonFiniteState(
         f"the run diverged before t = {end * length:g} (step {end * every}, sample {sample}): take a smaller dt, or a "
         "start from which the system stays bounded.",
