@@ -106,6 +106,13 @@ def test_where_relabellings_are_few_all_are_taken_and_p_is_exact():
     assert drawn * 10 == pytest.approx(round(drawn * 10))
 
 
+def test_groups_may_have_names(generator):
+    x = torch.randn(7, 2, generator=generator)
+    numbers = analysis.permutation_test(torch.cdist(x, x), [2, 2, 2, 7, 7, 9, 9])
+    for groups in (["b", "b", "b", "a", "a", "c", "c"], torch.tensor([2, 2, 2, 7, 7, 9, 9])):
+        assert analysis.permutation_test(torch.cdist(x, x), groups) == numbers
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -116,6 +123,10 @@ def test_where_relabellings_are_few_all_are_taken_and_p_is_exact():
         (lambda: analysis.linear_dynamics(torch.rand(9, 1, 2), 1), "none to fit"),
         (lambda: analysis.delay_embedded(torch.rand(3, 2), 4), "3 samples allow 1 to 3"),
         (lambda: analysis.permutation_test(torch.zeros(3, 3), [0, 0, 0]), "pairs between two"),
+        (
+            lambda: analysis.permutation_test(torch.eye(4).cumsum(0), [0, 0, 1, 1]),
+            "differ from their transpose by up to 1",
+        ),
     ],
 )
 def test_wrong_arguments_are_named(call, says):

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from sklearn.decomposition import PCA
@@ -130,9 +131,43 @@ def test_noise_at_a_crossing_is_not_counted(generator):
     assert analysis.rhythm(noisy, 0.01).period == pytest.approx(5.0, rel=0.01)
 
 
+@pytest.fixture(scope="module")
+def lstm_run():
+    generator = torch.Generator().manual_seed(0)
+    model = ctrnn.models.LSTM(3, 2, generator=generator).double()
+    return ctrnn.integrate(model, torch.randn(200, 4, 2, generator=generator, dtype=torch.float64), dt=1.0).xs
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda xs: analysis.timescales(xs, 0.5, groups={"h": slice(0, 3)}).units,
+        lambda xs: analysis.autocorrelation(xs, 9),
+        lambda xs: analysis.delay_embedded(xs, 3),
+        lambda xs: analysis.linear_dynamics(xs, 4).A,
+        lambda xs: analysis.principal_axes(xs).axes,
+    ],
+)
+def test_states_of_parts_are_taken_side_by_side(call, lstm_run):
+    assert torch.equal(call(lstm_run), call(torch.cat([lstm_run.h, lstm_run.c], -1)))
+
+
+def test_what_does_not_move_fills_no_dimension():
+    assert math.isnan(analysis.participation_ratio(torch.full((9, 3), 0.1)))
+
+
+def test_arrays_and_states_of_parts_are_no_signals(lstm_run):
+    with pytest.raises(TypeError, match=r"got LSTMState: .* analysis\.ravelled\(xs\)\[:, 0\]"):
+        analysis.rhythm(lstm_run, 1.0)
+    for call in (analysis.principal_axes, analysis.delay_embedded):
+        with pytest.raises(TypeError, match=r"got ndarray: convert it with torch\.as_tensor"):
+            call(np.zeros((9, 3)), 2)
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
+        (lambda: analysis.principal_axes(torch.full((5, 3), 0.1), 2), "all 5 states that count are the same"),
         (lambda: analysis.principal_axes(torch.ones(5, 3), 4), "span at most 3"),
         (lambda: analysis.principal_axes(torch.full((5, 3), torch.nan)), "0 states count"),
         (lambda: analysis.principal_axes(torch.ones(5, 2, 3), mask=torch.ones(5, dtype=torch.bool)), "mask must be"),

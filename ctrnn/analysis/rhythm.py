@@ -37,8 +37,14 @@ def rhythm(signal: Float[Tensor, " time"], dt: float, *, transient: float = 0.0)
         transient: time at the beginning that is left out; its phase is NaN.
 
     Raises:
+        TypeError: the signal is no Tensor.
         ValueError: the signal is not one-dimensional, holds NaN, or has fewer than four samples after the transient.
     """
+    if not isinstance(signal, Tensor):
+        raise TypeError(
+            f"signal must be a Tensor (time,), got {type(signal).__name__}: pick one coordinate of a NamedTuple, as "
+            "analysis.ravelled(xs)[:, 0] does, or convert an array with torch.as_tensor."
+        )
     if signal.ndim != 1:
         raise ValueError(f"signal must be one coordinate (time,), got the shape {tuple(signal.shape)}.")
     if not dt > 0 or transient < 0:

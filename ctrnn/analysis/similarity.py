@@ -7,13 +7,16 @@ A and B are as far apart as A and C B C' for the best orthogonal C.
 
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, Int
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
+
+from ctrnn._types import State
+from ctrnn.analysis.subspace import ravelled
 
 TINY = 1e-10  # of the greatest singular value: what is smaller is rounding
 
@@ -31,20 +34,24 @@ class LinearDynamics(NamedTuple):
         return torch.linalg.eigvals(self.A)
 
 
-def delay_embedded(xs: Float[Tensor, "time *batch D"], delays: int) -> Float[Tensor, "time_ *batch D_"]:
+def delay_embedded(xs: State, delays: int) -> Float[Tensor, "time_ *batch D_"]:
     """Each state beside the `delays` - 1 before it: (time - delays + 1, *batch, D * delays), the latest first.
 
+    Args:
+        xs: states (time, *batch, D), or a NamedTuple of them, ravelled side by side.
+        delays: how many states are laid side by side.
+
     Raises:
+        TypeError: the states are no Tensors.
         ValueError: fewer samples than delays.
     """
+    xs = ravelled(xs)
     if not 1 <= delays <= len(xs):
         raise ValueError(f"delays = {delays}: {len(xs)} samples allow 1 to {len(xs)}.")
     return torch.cat([xs[delays - 1 - k : len(xs) - k] for k in range(delays)], -1)
 
 
-def linear_dynamics(
-    xs: Float[Tensor, "time trial D"], rank: int, *, delays: int = 1, held_out: float = 0.25
-) -> LinearDynamics:
+def linear_dynamics(xs: State, rank: int, *, delays: int = 1, held_out: float = 0.25) -> LinearDynamics:
     """The linear operator of a given rank that best predicts each sample of the trajectories from the one before.
 
     The embedded states are centred, reduced to their `rank` greatest principal coordinates and whitened, so that units
@@ -53,14 +60,17 @@ def linear_dynamics(
     between ranks: the one to take is that beyond which it no longer falls.
 
     Args:
-        xs: trajectories (time, trial, D), one sampling interval for all networks that are compared.
+        xs: trajectories (time, trial, D), or a NamedTuple of them, ravelled side by side; one sampling interval for all
+            networks that are compared.
         rank: of the operator.
         delays: samples in an embedded state; more than one where some of the state is not seen.
         held_out: fraction of the trials for `error`.
 
     Raises:
+        TypeError: the states are no Tensors.
         ValueError: the embedded states span fewer directions than `rank`, hold NaN, or no trial can be held out.
     """
+    xs = ravelled(xs)
     if xs.ndim != 3:
         raise ValueError(f"xs must be trajectories (time, trial, D), got the shape {tuple(xs.shape)}.")
     if not bool(torch.isfinite(xs).all()):
@@ -210,7 +220,7 @@ class PermutationTest(NamedTuple):
 
 def permutation_test(
     distances: Float[Tensor, "n n"],
-    groups: list[int],
+    groups: Sequence[Hashable] | Int[Tensor, " n"],
     *,
     permutations: int = 10_000,
     generator: torch.Generator | None = None,
@@ -221,19 +231,29 @@ def permutation_test(
 
     Args:
         distances: symmetric.
-        groups: the group of each row.
+        groups: the group of each row, numbers or names.
         permutations: relabellings drawn besides the true one, so that a drawn p is at least 1 / (permutations + 1).
         generator: of the draws; if None the same ones at every call.
 
     Raises:
-        ValueError: the matrix is not (n, n) and finite, or no pair lies within a group or none between two.
+        ValueError: the matrix is not (n, n), finite and symmetric (to 1e-6), or no pair lies within a group or none
+            between two.
     """
-    labels = torch.tensor(groups)
+    names = groups.tolist() if isinstance(groups, Tensor) else list(groups)
+    number = {name: k for k, name in enumerate(dict.fromkeys(names))}
+    labels = torch.tensor([number[name] for name in names])
+    distances = torch.as_tensor(distances).detach().double().cpu()
     if distances.shape != (len(labels),) * 2 or not bool(torch.isfinite(distances).all()):
         raise ValueError(f"distances must be finite, ({len(labels)}, {len(labels)}) for as many groups.")
+    gap = float((distances - distances.mT).abs().max())
+    if gap > 1e-6 * float(distances.abs().max()):
+        raise ValueError(
+            f"distances differ from their transpose by up to {gap:.3g}: a distance is symmetric; of a measure that is "
+            "not, take the mean with its transpose."
+        )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     i, j = torch.triu_indices(len(labels), len(labels), 1)
-    pairs = distances.double()[i, j]
+    pairs = distances[i, j]
     same = (labels[i] == labels[j]).double()
     if not 0 < float(same.sum()) < len(same):
         raise ValueError("there must be pairs within a group and pairs between two.")
@@ -242,7 +262,7 @@ def permutation_test(
         inside = same @ pairs / same.sum(-1)
         return (pairs.sum() - same @ pairs) / (len(pairs) - same.sum(-1)) - inside
 
-    counts = Counter(groups)
+    counts = Counter(labels.tolist())
     if math.factorial(len(labels)) // math.prod(math.factorial(count) for count in counts.values()) <= permutations:
         shuffled, drawn = torch.tensor(list(_arrangements(counts))), 0
     else:

@@ -1,6 +1,6 @@
 """The few directions in which a trajectory lies, and how fast it moves along them."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -35,8 +35,17 @@ class Subspace(NamedTuple):
 
 
 def ravelled(xs: State) -> Float[Tensor, "time *batch D"]:
-    """A trajectory's states as one Tensor, the parts of a NamedTuple side by side; every part has one unit axis."""
-    return tree.ravel(xs, tree.leaves(xs)[0].ndim - 1)
+    """A trajectory's states as one Tensor, the parts of a NamedTuple side by side; some part has one axis of units.
+
+    Raises:
+        TypeError: the states are no Tensors.
+    """
+    leaves: list[Any] = tree.leaves(xs)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            kind = type(leaf).__name__
+            raise TypeError(f"states are Tensors (time, *batch, D), got {kind}: convert it with torch.as_tensor.")
+    return tree.ravel(xs, max(min(leaf.ndim for leaf in leaves) - 1, 0))
 
 
 def principal_axes(xs: State, k: int = 3, mask: Bool[Tensor, "time *batch"] | None = None) -> Subspace:
@@ -48,12 +57,15 @@ def principal_axes(xs: State, k: int = 3, mask: Bool[Tensor, "time *batch"] | No
         mask: which states count, such as `Trajectory.mask`; None is all.
 
     Raises:
-        ValueError: more axes than the states span, or fewer than two states count.
+        TypeError: the states are no Tensors.
+        ValueError: more axes than the states span, fewer than two states count, or nothing moves.
     """
     rows = _counted(xs, mask)
     most = min(rows.shape)
     if not 1 <= k <= most:
         raise ValueError(f"k = {k}: {rows.shape[0]} states of {rows.shape[1]} numbers span at most {most} axes.")
+    if not np.ptp(rows, axis=0).any():
+        raise ValueError(f"all {len(rows)} states that count are the same: what does not move has no principal axes.")
     pca = PCA().fit(rows)
     variance = torch.zeros(rows.shape[1], dtype=torch.float64)
     variance[: len(pca.explained_variance_)] = torch.from_numpy(pca.explained_variance_)
@@ -65,9 +77,11 @@ def participation_ratio(xs: State, mask: Bool[Tensor, "time *batch"] | None = No
 
     D for isotropic states, 1 on a line (Gao et al. 2017); NaN where nothing moves. Arguments as `principal_axes`'s.
     """
-    covariance = np.atleast_2d(np.cov(_counted(xs, mask).T))
-    total = np.square(covariance).sum()  # = sum l^2, for a symmetric matrix
-    return float(np.trace(covariance) ** 2 / total) if total > 0 else float("nan")
+    rows = _counted(xs, mask)
+    if not np.ptp(rows, axis=0).any():
+        return float("nan")
+    covariance = np.atleast_2d(np.cov(rows.T))
+    return float(np.trace(covariance) ** 2 / np.square(covariance).sum())  # = sum l^2, for a symmetric matrix
 
 
 @torch.no_grad()

@@ -8,16 +8,25 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ctrnn._types import State
+from ctrnn.analysis.subspace import ravelled
 
-def autocorrelation(xs: Float[Tensor, "time *batch D"], lags: int) -> Float[Tensor, "lag D"]:
+
+def autocorrelation(xs: State, lags: int) -> Float[Tensor, "lag D"]:
     """Autocorrelation of each unit at the lags 0 ... `lags` in samples, averaged over the batch.
 
     The mean over time and batch is taken off once, and each lag is divided by as many products as it has, so that the
     estimate of a long stationary run is unbiased; over a run of T it is too small by about 2 tau / T.
 
+    Args:
+        xs: states (time, *batch, D), or a NamedTuple of them, ravelled side by side.
+        lags: the greatest.
+
     Raises:
+        TypeError: the states are no Tensors.
         ValueError: the trajectory is no longer than the lags, has no axis of units, or holds NaN.
     """
+    xs = ravelled(xs)
     if xs.ndim < 2:
         raise ValueError(f"xs must be (time, *batch, D), got the shape {tuple(xs.shape)}: one unit is xs[:, None].")
     xs = xs.detach().double()
@@ -45,7 +54,7 @@ class Timescales(NamedTuple):
 
 
 def timescales(
-    xs: Float[Tensor, "time *batch D"],
+    xs: State,
     dt: float,
     *,
     groups: Mapping[str, slice | Tensor] | None = None,
@@ -56,16 +65,18 @@ def timescales(
     Between two lags its logarithm is taken as straight. Of a group: the same of its units' mean autocorrelation.
 
     Args:
-        xs: states (time, *batch, D), stationary.
+        xs: stationary states (time, *batch, D), or a NamedTuple of them, ravelled side by side.
         dt: time between two samples.
         groups: names of parts of the units, such as {"fast": slice(0, 60), "slow": slice(60, 80)}.
         longest: greatest lag, in the unit of dt; a quarter of the run if None.
 
     Raises:
+        TypeError: the states are no Tensors.
         ValueError: the trajectory is shorter than the longest lag, or a group has no units.
     """
     if not dt > 0:
         raise ValueError(f"dt = {dt}: the time between samples is positive.")
+    xs = ravelled(xs)
     lags = max(1, len(xs) // 4) if longest is None else round(longest / dt)
     found = autocorrelation(xs, lags)
     by_group = {}
