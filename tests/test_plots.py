@@ -126,3 +126,16 @@ def test_a_vector_field_draws_stream_lines(ax):
     y, x = np.meshgrid(np.linspace(-1, 1, 9), np.linspace(-1, 1, 9), indexing="ij")
     plots.vector_field(ax, (x[0], y[:, 0]), np.stack([-y, x]))
     assert len(ax.collections) >= 1
+
+
+def test_tensors_with_gradients_are_drawn_as_they_are(ax):
+    xs = torch.arange(12.0).reshape(3, 2, 2).requires_grad_()
+    plots.trajectories(ax, xs)
+    plots.points(ax, xs[0], torch.tensor([True, False]))
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[2, 3], [6, 7], [10, 11]])
+    np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0, 1]])
+
+
+def test_no_variance_has_no_share(ax):
+    with pytest.raises(ValueError, match="nothing moves"):
+        plots.variance_explained(ax, torch.zeros(3))

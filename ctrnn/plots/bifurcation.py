@@ -23,6 +23,7 @@ from ctrnn.analysis import (
     PeriodDoubling,
     Torus,
 )
+from ctrnn.plots._array import array
 from ctrnn.plots.style import INPUT, OUTPUT, QUIET, STABLE, TARGET, TRAJECTORY, UNSTABLE
 
 # Marker, colour and name of each kind of point; the shapes are those of PyCoBi and XPPAUT's users.
@@ -88,8 +89,8 @@ def _mark(ax: Axes, kind: type, x: float, y: float) -> None:
 
 
 def _line(ax: Axes, parameter: Any, values: Any, stable: Any, color: str, label: str | None) -> None:
-    x, y = np.asarray(parameter), np.asarray(values)
-    for part, is_stable in _runs(np.asarray(stable, dtype=bool)):
+    x, y = array(parameter), array(values)
+    for part, is_stable in _runs(array(stable, bool)):
         style: dict[str, Any] = {"color": color, "ls": "-", "lw": 1.2} if is_stable else {"color": QUIET, "ls": "--"}
         name, label = (label, None) if is_stable else (None, label)
         ax.plot(x[part], y[part], label=name, zorder=2, **style)

@@ -7,6 +7,7 @@ from jaxtyping import Bool, Complex, Float, Int
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
 
+from ctrnn.plots._array import array
 from ctrnn.plots.spectra import is_unstable
 from ctrnn.plots.style import STABLE, TRAJECTORY, UNSTABLE
 
@@ -17,7 +18,7 @@ def trajectories(
     ax: Axes, xs: Float[Any, "time *batch axis"], *, color: str = TRAJECTORY, label: str | None = None
 ) -> Axes:
     """Draw paths through two or three coordinates, thin and blue as is the field's habit; `ax` is 3-D for three."""
-    paths = np.asarray(xs)
+    paths = array(xs)
     flat = paths.reshape(paths.shape[0], -1, paths.shape[-1])
     for i in range(flat.shape[1]):
         ax.plot(*flat[:, i].T, color=color, lw=0.5, alpha=0.6, label=label if i == 0 else None, zorder=1)
@@ -44,8 +45,8 @@ def points(
     Raises:
         ValueError: there are not as many flags or numbers as points.
     """
-    x, stable = np.asarray(x), np.asarray(stable, dtype=bool)
-    index = np.zeros(len(x), dtype=int) if unstable is None else np.asarray(unstable)
+    x, stable = array(x), array(stable, bool)
+    index = np.zeros(len(x), dtype=int) if unstable is None else array(unstable)
     if stable.shape != x.shape[:1] or index.shape != x.shape[:1]:
         raise ValueError(f"{len(x)} points need a flag (and a number) each, got {stable.shape} and {index.shape}.")
     groups = [(stable, STABLE, "o", "stable")]
@@ -85,7 +86,7 @@ def mode_lines(
         kind: whether a mode is unstable outside the unit circle (map) or right of the imaginary axis (flow).
         scale: length of a line to each side of its point, for an eigenvalue of modulus 1 and a vector in the plane.
     """
-    x, directions, values = np.asarray(x), np.asarray(directions), np.asarray(eigenvalues)
+    x, directions, values = array(x), array(directions), array(eigenvalues)
     for i, mode in zip(*np.nonzero(is_unstable(values, kind)), strict=True):
         vector = directions[i, :, mode]
         half = scale * abs(values[i, mode]) * (vector.imag if values[i, mode].imag < 0 else vector.real)
@@ -97,10 +98,10 @@ def vector_field(
     ax: Axes, grid: tuple[ArrayLike, ArrayLike], velocity: Float[Any, "2 y x"], *, density: float = 0.9
 ) -> Axes:
     """Stream lines of a planar flow; `grid` holds the x and y coordinates, `velocity` dx/dt and dy/dt on them."""
-    velocity = np.asarray(velocity)
+    velocity = array(velocity)
     ax.streamplot(
-        np.asarray(grid[0]),
-        np.asarray(grid[1]),
+        array(grid[0]),
+        array(grid[1]),
         velocity[0],
         velocity[1],
         color="0.75",

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from ctrnn.plots._array import array
 from ctrnn.plots.style import CYCLE, QUIET
 
 
@@ -22,7 +23,7 @@ def exponents(
     Raises:
         ValueError: the exponents are not those of one run.
     """
-    values = np.asarray(values)
+    values = array(values)
     if values.ndim != 1:
         raise ValueError(f"values must be the exponents (k,) of one run, got the shape {values.shape}: pick a row.")
     n = len(values) if size is None else size
@@ -44,13 +45,13 @@ def running_exponents(
     Raises:
         ValueError: the arrays are not those of one run.
     """
-    ts, history = np.asarray(ts), np.asarray(history)
+    ts, history = array(ts), array(history)
     if history.ndim != 2 or len(history) != len(ts):
         raise ValueError(
             f"history must be (interval, k) of one run with {len(ts)} intervals as ts has, got {history.shape}."
         )
     k = history.shape[1]
-    errors = None if standard_error is None else np.asarray(standard_error)
+    errors = None if standard_error is None else array(standard_error)
     if errors is not None and errors.shape != (k,):
         raise ValueError(f"standard_error must hold {k} numbers, one for each exponent, got the shape {errors.shape}.")
     ax.axhline(0, color=QUIET, ls=":", lw=0.8, zorder=0)

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap
 
 from ctrnn.analysis import Basins, Manifolds, PhasePlane
+from ctrnn.plots._array import array
 from ctrnn.plots.flow import vector_field
 from ctrnn.plots.style import INPUT, OUTPUT, STABLE, UNSTABLE
 
@@ -24,7 +25,7 @@ def phase_plane(ax: Axes, plane: PhasePlane) -> Axes:
         for i, line in enumerate(lines):
             name = f"velocity {k + 1} = 0" if plane.is_slice else f"nullcline of unit {k + 1}"
             ax.plot(*line.numpy().T, color=color, lw=1.2, label=name if i == 0 else None, zorder=2)
-    types = np.asarray(plane.types)
+    types = array(plane.types)
     for name in dict.fromkeys(plane.types):
         assert plane.equilibria is not None
         x = plane.equilibria.x.numpy()[types == name] - plane.origin.numpy()

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 
+from ctrnn.plots._array import array
 from ctrnn.plots.style import CYCLE
 
 
@@ -18,7 +19,7 @@ def distance_matrix(ax: Axes, distances: Float[Any, "n n"], groups: Sequence[str
     Raises:
         ValueError: as many groups as rows are needed.
     """
-    values = np.asarray(distances, dtype=float)
+    values = array(distances, float)
     if values.shape != (len(groups), len(groups)):
         raise ValueError(f"distances must be ({len(groups)}, {len(groups)}) for as many groups, got {values.shape}.")
     image = ax.imshow(values, cmap="viridis", interpolation="nearest")
@@ -39,7 +40,7 @@ def distance_matrix(ax: Axes, distances: Float[Any, "n n"], groups: Sequence[str
 
 def by_group(ax: Axes, places: Float[Any, "n 2"], groups: Sequence[str]) -> Axes:
     """Points of a plane, such as a scaling of distances, one colour and marker for each group."""
-    places = np.asarray(places)
+    places = array(places)
     for k, name in enumerate(dict.fromkeys(groups)):
         mine = np.array([group == name for group in groups])
         ax.scatter(
@@ -62,7 +63,7 @@ def coloured_path(
     Raises:
         ValueError: there must be one value for each point of the path.
     """
-    path, values = np.asarray(path, dtype=float), np.asarray(values, dtype=float)
+    path, values = array(path, float), array(values, float)
     if path.ndim != 2 or path.shape != (len(values), 2):
         raise ValueError(f"path must be (time, 2) with one value for each point, got {path.shape} and {values.shape}.")
     pieces = np.stack([path[:-1], path[1:]], 1)

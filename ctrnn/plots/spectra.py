@@ -7,6 +7,7 @@ from jaxtyping import Bool, Complex, Float
 from matplotlib.axes import Axes
 
 from ctrnn.analysis.fixed_points import NEUTRAL
+from ctrnn.plots._array import array
 from ctrnn.plots.style import QUIET, STABLE, UNSTABLE
 
 
@@ -25,7 +26,7 @@ def spectrum(
     Raises:
         ValueError: `kind` is neither.
     """
-    values = np.asarray(eigenvalues).ravel()
+    values = array(eigenvalues).ravel()
     unstable = is_unstable(values, kind)
     if kind == "map":
         angle = np.linspace(0, 2 * np.pi, 200)
@@ -50,7 +51,7 @@ def is_unstable(eigenvalues: Complex[Any, "*batch"], kind: Literal["flow", "map"
     """
     if kind not in ("flow", "map"):
         raise ValueError(f"kind = {kind!r}: say 'flow' (imaginary axis) or 'map' (unit circle).")
-    values = np.asarray(eigenvalues)
+    values = array(eigenvalues)
     return (np.abs(values) - 1 if kind == "map" else values.real) >= -NEUTRAL
 
 
@@ -62,7 +63,7 @@ def q_histogram(
     q = speed^2 / 2 (Sussillo & Barak 2013). What is exactly 0 is counted at the least q that double precision tells
     from it at a speed of one rounding error, 1e-33; what is not finite is left out and counted in the axis label.
     """
-    values = np.asarray(q).ravel()
+    values = array(q).ravel()
     finite = np.isfinite(values)
     logs = np.log10(np.maximum(values[finite], 1e-33))
     if len(logs):

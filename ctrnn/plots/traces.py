@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from ctrnn.plots._array import array
 from ctrnn.plots.style import OUTPUT, TARGET
 
 
@@ -22,7 +22,7 @@ def stacked(
     drawstyle: str = "default",
 ) -> Axes:
     """Channels one below the other, `gap` apart, the first on top."""
-    ts, values = np.asarray(ts), np.asarray(values)
+    ts, values = array(ts), array(values)
     for i in range(values.shape[1]):
         ax.plot(ts, values[:, i] - gap * i, color=color, lw=lw, drawstyle=drawstyle, label=label if i == 0 else None)
     return ax
@@ -41,8 +41,8 @@ def outputs(
     stacked(ax, ts, targets, color=TARGET, gap=gap, label="target", lw=2.0)
     stacked(ax, ts, ys, color=OUTPUT, gap=gap, label="output")
     ax.set_yticks(
-        [-gap * i for i in range(np.asarray(ys).shape[1])],
-        list(names) or [f"{i + 1}" for i in range(np.asarray(ys).shape[1])],
+        [-gap * i for i in range(array(ys).shape[1])],
+        list(names) or [f"{i + 1}" for i in range(array(ys).shape[1])],
     )
     ax.set_xlabel("time / $\\tau$")
     return ax
@@ -58,5 +58,5 @@ def convergence(
     color: str | None = None,
 ) -> Axes:
     """An error against the step, both logarithmic."""
-    ax.loglog(np.asarray(dt), np.asarray(error), marker=marker, ms=3, lw=0.9, label=label, color=color)
+    ax.loglog(array(dt), array(error), marker=marker, ms=3, lw=0.9, label=label, color=color)
     return ax
