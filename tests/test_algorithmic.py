@@ -198,6 +198,28 @@ def test_a_reversal_is_a_copy_from_the_last_vector_to_the_first():
         assert said(back, b) == said(there, b)[::-1]
 
 
+@pytest.mark.parametrize("kind", [Copy, Reverse])
+def test_several_copies_in_one_trial_follow_one_another_without_a_gap(kind):
+    task = kind(bits=3, lengths=(1, 4), episodes=3)
+    trials = draw(task)
+    assert trials.condition["length"].shape == (8, 3)
+    assert trials.periods["answer"].shape == (2, 8, 3)
+    for b in range(8):
+        page, answers, k = shown(trials, b), said(trials, b), 0
+        for episode, n in enumerate(trials.condition["length"][b].tolist()):
+            vectors = [row[:3] for row in page[k : k + n]]
+            assert page[k + n : k + 2 * n + 1] == [[0, 0, 0, 1], *[[0] * 4] * n]
+            assert [answers.pop(0) for _ in range(n)] == (vectors if kind is Copy else vectors[::-1])
+            assert trials.periods["input"][:, b, episode].tolist() == [k, k + n + 1]
+            assert trials.periods["answer"][:, b, episode].tolist() == [k + n + 1, k + 2 * n + 1]
+            assert trials.mask[k : k + 2 * n + 1, b].tolist() == [False] * (n + 1) + [True] * n
+            k += 2 * n + 1
+        assert k == trials.lengths[b]
+        assert not answers
+    one = draw(kind(bits=3, lengths=(1, 4), episodes=1, same_length=True))
+    assert one.condition["length"].shape == (8,)
+
+
 @settings(max_examples=10, deadline=None)
 @given(seed=seeds, start_flag=st.booleans())
 def test_a_repeat_copy_says_all_as_often_as_the_number_and_then_the_end(seed, start_flag):
@@ -239,6 +261,8 @@ def test_pages_that_cannot_be_are_refused():
         Copy(bits=0)
     with pytest.raises(ValueError, match=r"lengths = \(0, 3\)"):
         Copy(lengths=(0, 3))
+    with pytest.raises(ValueError, match="episodes = 0"):
+        Copy(episodes=0)
     with pytest.raises(ValueError, match=r"repeats = \(3, 2\)"):
         RepeatCopy(repeats=(3, 2))
     with pytest.raises(ValueError, match="scale is 0"):

@@ -7,7 +7,7 @@ from jaxtyping import Float64, Int
 from torch import Tensor
 
 from .draws import integers, require
-from .scripted import Script, ScriptedBits, between, check_range, placed
+from .scripted import Script, ScriptedBits, between, chained, check_range, placed
 
 
 @dataclass(frozen=True)
@@ -16,19 +16,28 @@ class Copy(ScriptedBits):
 
     Graves, Wayne & Danihelka (2014), arXiv:1410.5401, section 4.1: eight random bits, lengths 1 to 20, evenly drawn.
     Channels: the bits, 0 or 1; the delimiter. Nobody does better than chance, 8 * 10.5 = 84 bits, without a memory.
-    `condition`: `length` (batch,).
+    With `episodes` a trial is several copies in turn, as in Graves et al. (2016), Nature 538:471, extended data figure
+    1: ten times five vectors need fifty slots, or ten that are freed in time.
+    `condition`: `length` (batch,), or (batch, episode) if there are several; periods likewise.
+
+    Args:
+        bits: of a vector.
+        lengths: vectors of an episode, evenly drawn.
+        episodes: of a trial.
 
     Raises:
-        ValueError: a vector without bits, or lengths that are no range from 1 on.
+        ValueError: a vector without bits, lengths that are no range from 1 on, or no episode.
     """
 
     bits: int = 8
     lengths: tuple[int, int] = (1, 20)
+    episodes: int = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
         check_range("lengths", self.lengths, 1)
+        require(self.episodes >= 1, f"episodes = {self.episodes}: a trial has at least one")
 
     @property
     def n_in(self) -> int:
@@ -40,12 +49,15 @@ class Copy(ScriptedBits):
 
     def script(self, batch: int, generator: torch.Generator) -> Script:
         """Draw trials."""
+        episodes = [self._episode(batch, generator) for _ in range(self.episodes)]
+        return episodes[0] if self.episodes == 1 else chained(episodes)
+
+    def _episode(self, batch: int, generator: torch.Generator) -> Script:
         length = self.drawn(self.lengths, batch, generator)
-        vectors = _vectors(int(length.max()), batch, self.bits, generator)
-        return self.of(vectors, length)
+        return self.of(_vectors(int(length.max()), batch, self.bits, generator), length)
 
     def of(self, vectors: Float64[Tensor, "row batch bit"], length: Int[Tensor, " batch"]) -> Script:
-        """The script with the first `length` of these vectors."""
+        """The script of one episode, with the first `length` of these vectors."""
         symbols = 2 * int(length.max()) + 1
         zero, behind, end = torch.zeros_like(length), length + 1, 2 * length + 1
         delimiter = between(length, behind, symbols)[..., None].double()

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,9 +15,7 @@ from .draws import dtype_or_default, integers, require, source
 from .grid import check_dt, nodes, samples, staircase
 from .trials import HasOutputs, Outputs, Trials, best_constant, outputs, scored
 
-NEVER = (
-    1e-12  # a probability as small as a constant guess may take, so that a miss costs 40 bits and not infinitely many
-)
+NEVER = 1e-12  # as unlikely as a constant guess may call a bit: a miss then costs 40 bits
 
 
 class Script(NamedTuple):
@@ -26,7 +25,8 @@ class Script(NamedTuple):
     answers: Float64[Tensor, "symbol batch n_out"]  # 0 where none is due
     due: Bool[Tensor, "symbol batch"]
     lengths: Int[Tensor, " batch"]  # symbols of each trial
-    phases: dict[str, tuple[Int[Tensor, " batch"], Int[Tensor, " batch"]]]  # first symbol, and the one behind the last
+    # first symbol, and the one behind the last
+    phases: dict[str, tuple[Int[Tensor, "batch *event"], Int[Tensor, "batch *event"]]]
     condition: dict[str, Tensor]
 
 
@@ -50,6 +50,41 @@ def between(first: Tensor, stop: Tensor, symbols: int) -> Bool[Tensor, "symbol b
     """Whether a symbol is one of first ... stop - 1."""
     k = torch.arange(symbols)[:, None]
     return (k >= first) & (k < stop)
+
+
+def chained(scripts: Sequence[Script]) -> Script:
+    """One after the other in the same trials; phases and condition get an axis that says in which."""
+    ends = torch.stack([script.lengths for script in scripts]).cumsum(0)
+    starts, symbols = [torch.zeros_like(ends[0]), *ends[:-1]], int(ends[-1].max())
+    moved = [_moved(script, start, symbols) for script, start in zip(scripts, starts, strict=True)]
+    return Script(
+        shown=torch.stack([one.shown for one in moved]).sum(0),
+        answers=torch.stack([one.answers for one in moved]).sum(0),
+        due=torch.stack([one.due for one in moved]).any(0),
+        lengths=ends[-1],
+        phases={
+            name: (
+                torch.stack([one.phases[name][0] for one in moved], 1),
+                torch.stack([one.phases[name][1] for one in moved], 1),
+            )
+            for name in moved[0].phases
+        },
+        condition={name: torch.stack([one.condition[name] for one in moved], 1) for name in moved[0].condition},
+    )
+
+
+def _moved(script: Script, start: Int[Tensor, " batch"], symbols: int) -> Script:
+    """The same script, beginning later."""
+
+    def later(page: Tensor) -> Tensor:
+        return placed(page, start, script.lengths, symbols)
+
+    return script._replace(
+        shown=later(script.shown),
+        answers=later(script.answers),
+        due=later(script.due[..., None].double())[..., 0] > 0,
+        phases={name: (first + start, stop + start) for name, (first, stop) in script.phases.items()},
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
