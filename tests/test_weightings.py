@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ctrnn import Fixed, Held, Trajectory, analysis, integrate, plots
-from ctrnn.models import DNC, LSTM, NTM, feed_forward
+from ctrnn.models import DNC, LSTM, NTM, StackRNN, feed_forward
 from ctrnn.models.memory.addressing import shifted
 
 
@@ -144,6 +144,27 @@ def test_networks_without_heads_and_foreign_states_are_refused():
         analysis.head_traces(ntm, computer().initial_state())
     with pytest.raises(TypeError, match=r"got a Tensor: pass run\.xs"):
         analysis.head_traces(ntm, torch.zeros(3))
+
+
+@pytest.mark.parametrize("stay", [False, True])
+def test_a_stack_holds_what_its_traces_say_was_pushed_and_popped(stay):
+    controller = LSTM(5, 2 + 2 * 2 * 3, generator=seeded())
+    model = StackRNN(controller, 2, stacks=2, depth=4, width=3, top=2, stay=stay, generator=seeded(1))
+    run = integrate(model, drive(), dt=1.0)
+    traces = analysis.stack_traces(model, run.xs)
+    held = model.initial_state(4).stacks
+    for k in range(9):
+        push, pop, *rest = traces.actions[k][..., None, None].unbind(-3)
+        above = torch.cat([traces.pushed[k][..., None, :], held[..., :-1, :]], -2)
+        below = torch.cat([held[..., 1:, :], torch.full_like(held[..., :1, :], -1)], -2)
+        held = push * above + pop * below + (rest[0] * held if stay else 0)
+        assert torch.allclose(held, traces.contents[k], atol=1e-12)
+    assert torch.equal(traces.seen, traces.contents[..., :2, :].flatten(-3, -2))
+    assert not traces.actions.requires_grad
+    with pytest.raises(TypeError, match="StackRNNState, got a Tensor"):
+        analysis.stack_traces(model, torch.zeros(3))
+    with pytest.raises(TypeError, match="looks into a StackRNN, got a LSTM"):
+        analysis.stack_traces(controller, run.xs)
 
 
 # --- places and moves -------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Looking into an external memory: where its heads were, what they were told, what they added, erased and read."""
+"""Looking into an external memory: what its heads or stacks were told, where they were, and what they did."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,7 +8,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn.models.memory import DNC, NTM, DNCState, NTMState
+from ctrnn._types import State
+from ctrnn.models.memory import DNC, NTM, StackRNN
 from ctrnn.models.memory.dnc import Interface
 from ctrnn.models.memory.ntm import Focus
 
@@ -38,6 +39,19 @@ class HeadTraces(NamedTuple):
     precedence: Float[Tensor, "*lead head slot"] | None
 
 
+class StackTraces(NamedTuple):
+    """What the stacks of a `StackRNN` hold and are told in states of it, whose leading axes come first.
+
+    contents: the cells after the step, top first. actions: how much each stack pushes, pops and, if it may, stays.
+    pushed: what a push would bring, wholly. seen: the cells that the controller reads in the next step, stack by stack.
+    """
+
+    contents: Float[Tensor, "*lead stack cell word"]
+    actions: Float[Tensor, "*lead stack action"]
+    pushed: Float[Tensor, "*lead stack word"]
+    seen: Float[Tensor, "*lead read word"]
+
+
 class Places(NamedTuple):
     """Where heads are on the ring of slots: the direction and the length of sum_i w_i exp(2 pi i k / slots)."""
 
@@ -46,7 +60,7 @@ class Places(NamedTuple):
 
 
 @torch.no_grad()
-def head_traces(model: NTM | DNC, xs: NTMState | DNCState) -> HeadTraces:
+def head_traces(model: NTM | DNC, xs: State) -> HeadTraces:
     """What the heads did in each of these states: `head_traces(model, run.xs)` for a run.
 
     A state is the one that a step leaves, and the controller is the first part of a step: what the heads were told in
@@ -58,13 +72,7 @@ def head_traces(model: NTM | DNC, xs: NTMState | DNCState) -> HeadTraces:
     """
     if not isinstance(model, (NTM, DNC)):
         raise TypeError(f"head_traces looks into an NTM or a DNC, got a {type(model).__name__}.")
-    # By name, as the states of a loaded Trajectory have this form but are of another class.
-    if getattr(xs, "_fields", None) != model.initial_state()._fields:
-        raise TypeError(
-            f"states of the {type(model).__name__} are a {type(model.initial_state()).__name__}, "
-            f"got a {type(xs).__name__}: pass run.xs of a run of this model."
-        )
-    x: Any = tree.map(Tensor.detach, xs)
+    x = _states(model, xs)
     told, erase, add = _commands(model, model.controller.readout(x.controller))
     share = x.write_weights.sum(-1, keepdim=True)
     order = (x.usage, x.link, x.precedence) if isinstance(model, DNC) else ((), (), ())
@@ -78,6 +86,31 @@ def head_traces(model: NTM | DNC, xs: NTMState | DNCState) -> HeadTraces:
         told,
         *(None if isinstance(part, tuple) else part for part in order),
     )
+
+
+@torch.no_grad()
+def stack_traces(model: StackRNN, xs: State) -> StackTraces:
+    """What the stacks did in each of these states: `stack_traces(model, run.xs)`, with the meaning of `head_traces`.
+
+    Raises:
+        TypeError: the model has no such stacks, or these are no states of it.
+    """
+    if not isinstance(model, StackRNN):
+        raise TypeError(f"stack_traces looks into a StackRNN, got a {type(model).__name__}.")
+    x = _states(model, xs)
+    return StackTraces(x.stacks, *model.commands(model.controller.readout(x.controller)), model.read(x))
+
+
+def _states(model: NTM | DNC | StackRNN, xs: Any) -> Any:
+    """The states, checked and detached."""
+    own = model.initial_state()
+    # By name, as the states of a loaded Trajectory have this form but are of another class.
+    if getattr(xs, "_fields", None) != own._fields:
+        raise TypeError(
+            f"states of the {type(model).__name__} are a {type(own).__name__}, "
+            f"got a {type(xs).__name__}: pass run.xs of a run of this model."
+        )
+    return tree.map(Tensor.detach, xs)
 
 
 def _commands(model: NTM | DNC, said: Tensor) -> tuple[Focus | Interface, Tensor, Tensor]:
