@@ -1,4 +1,4 @@
-"""Dyck languages: brackets of several kinds that close in the order in which only a stack, or its like, can tell."""
+"""Dyck languages: brackets of several kinds, of which the last that opened is the first to close."""
 
 import functools
 from collections.abc import Iterator
