@@ -49,9 +49,9 @@ class FastWeights(External):
     At dt = tau this is the discrete network. Below it there are two meanings. *Clocked* weights tick: the controller
     flows at any dt, and at each multiple of tau there is one whole write; its queries read at all times. *Relaxed*
     weights (`clocked=False`) flow as the equation says, which for lambda = 1 is the delta rule in continuous time of
-    Irie, Faccio & Schmidhuber (2022), NeurIPS, arXiv:2206.01649. They are not carried further than their decay and what
-    is written allow, for all steps dt <= tau of Euler and Heun, but a write held for tau does less than a whole step:
-    as dt goes to 0 it leaves exp(-beta k.k) of the difference.
+    Irie, Faccio & Schmidhuber (2022), NeurIPS, arXiv:2206.01649, whose v is squashed by tanh. Where nothing is written,
+    v = 0, no row of A grows, for all steps dt <= tau of Euler and Heun; but a write held for tau does less than a whole
+    step: as dt goes to 0 it leaves exp(-beta k.k) of the difference.
 
     Args:
         controller: any relaxation that reads (u, r): its n_in is that of u plus heads * width. With one without a state
