@@ -229,10 +229,11 @@ def ax():
 
 
 def test_a_weighting_is_drawn_slot_by_slot_from_black_to_white(ax):
-    weights = torch.rand(6, 9, generator=seeded())
+    weights = torch.rand(6, 9, generator=seeded(), requires_grad=True)
     assert plots.weighting(ax, weights, dt=0.5, slots=(2, 7)) is ax
     (image,) = ax.images
-    assert np.allclose(image.get_array(), weights[:, 2:7].T)
+    assert np.allclose(image.get_array(), weights[:, 2:7].T.detach())
+    assert all(tick == round(tick) for tick in ax.get_yticks())
     assert tuple(image.get_extent()) == (0, 3.0, 6.5, 1.5)
     assert image.get_clim() == (0, 1)
     assert image.cmap(0.0)[:3] == (0, 0, 0)

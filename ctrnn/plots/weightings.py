@@ -7,8 +7,10 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
+from matplotlib.ticker import MaxNLocator
 
 from ctrnn.analysis.weightings import HeadTraces
+from ctrnn.plots._array import array
 from ctrnn.plots.style import INPUT, OUTPUT, QUIET, TRAJECTORY
 
 WRITTEN, READ = INPUT, OUTPUT  # green and pink, as in Graves et al. (2016)
@@ -155,14 +157,15 @@ def _image(ax: Axes, values: np.ndarray, dt: float, first: int, **colours: Any) 
     rows, columns = values.shape[:2]
     extent = (0, columns * dt, first + rows - 0.5, first - 0.5)
     ax.imshow(values, aspect="auto", extent=extent, interpolation="nearest", **colours)
+    ax.yaxis.set_major_locator(MaxNLocator("auto", integer=True))
     return ax
 
 
 def _two_axes(name: str, values: Any, what: str) -> np.ndarray:
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 2 or not array.size:
-        raise ValueError(f"{name} has the shape {array.shape}, not {what}.")
-    return array
+    given = array(values, float)
+    if given.ndim != 2 or not given.size:
+        raise ValueError(f"{name} has the shape {given.shape}, not {what}.")
+    return given
 
 
 def _window(slots: tuple[int, int] | None, count: int) -> tuple[int, int]:
