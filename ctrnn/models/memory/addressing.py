@@ -51,7 +51,7 @@ def nearest(memory: Memory, aim: Words, masks: Words | None = None) -> Weights:
 def associated(memory: Memory, queries: Words, beta: float) -> Weights:
     """softmax_i(beta M_i q): how much of each pattern a modern Hopfield network recalls, or attention sees.
 
-    Ramsauer et al. (2021), ICLR, arXiv:2008.02217, eq. 3; Krotov & Hopfield (2021), ICLR, arXiv:2008.06996.
+    Ramsauer et al. (2021), ICLR, arXiv:2008.02217; Krotov & Hopfield (2021), ICLR, arXiv:2008.06996.
     """
     return torch.softmax(beta * (queries @ memory.mT), -1)
 
