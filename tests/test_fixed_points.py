@@ -9,7 +9,7 @@ import ctrnn
 from ctrnn import _tree as tree
 from ctrnn import analysis
 from ctrnn.analysis import Outcome
-from ctrnn.models import LSTM
+from ctrnn.models import GRU, LSTM
 
 
 class Scalar(ctrnn.Model):
@@ -52,9 +52,36 @@ def test_beside_roots_a_ghost_is_told_as_the_outcome_of_its_starts():
     assert found.search.outcome.tolist() == [Outcome.FOUND, Outcome.FOUND, Outcome.SLOW, Outcome.SLOW]
     assert found.search.point.tolist() == [0, 0, -1, -1]
     torch.testing.assert_close(found.search.x[2:, 0], torch.tensor([1.0, 1.0]), atol=1e-3, rtol=0)
+    beside = analysis.fixed_points(both, torch.tensor([[-3.0], [-2.5], [0.9], [1.1]]), slow=True)
+    assert beside.fixed.tolist() == [True, False]
+    torch.testing.assert_close(beside.x[:, 0], torch.tensor([-2.0, 1.0]), atol=1e-3, rtol=0)
+    assert beside.search.point.tolist() == [0, 0, 1, 1]
+    # The least of |f| beside x = 1, where f' = 0: the greater root of 3 s^2 + 6 s + 1e-4 = 0 with s = x - 1.
+    s = -1 + (1 - 1e-4 / 3) ** 0.5
+    assert float(beside.speed[1]) == pytest.approx((3 + s) * (1e-4 + s**2), rel=1e-4)
     slow = analysis.fixed_points(both, torch.tensor([[-3.0], [0.9]]), tol=1e-3)
     assert slow.fixed.tolist() == [bool(v < 1e-11) for v in slow.speed]
     assert len(slow.x) == 2
+
+
+def test_without_a_tolerance_a_start_given_up_on_its_way_is_at_no_point():
+    cubic = Scalar(lambda x: x**3)  # towards its root each step takes a third off
+    found = analysis.fixed_points(cubic, torch.tensor([[1.0], [-1.0]]), max_iterations=2)
+    assert found.search.outcome.tolist() == [Outcome.UNFINISHED] * 2
+    assert len(found.x) == 0
+
+
+def test_a_saturated_gate_makes_neutral_what_is_no_root():
+    model = GRU(1, 0)
+    with torch.no_grad():
+        for value in model.parameters():
+            value.zero_()
+        gate = next(name for name, value in model.named_parameters() if name == "b_rec")
+        model.get_parameter(gate)[1] = 28.0  # z = 1 - 7e-13, candidate 0
+    found = analysis.fixed_points(model, torch.tensor([[0.5]]))
+    assert float(found.speed) < 1e-11
+    assert found.stable.tolist() == [False]
+    assert float(found.eigenvalues[0].abs()) == pytest.approx(float(found.speed) / 0.5)
 
 
 def test_a_line_attractor_shows_at_a_tolerance_as_the_line_that_it_is(generator):
@@ -192,6 +219,7 @@ def test_starts_keep_the_parts_of_a_state(generator):
         (lambda: analysis.visited_states(torch.full((4, 2), torch.nan), 3), "no visited state is finite"),
         (lambda: analysis.visited_states(torch.ones(4, 2), 0), "count = 0"),
         (lambda: analysis.fixed_points(torch.cos, torch.ones(2, 1), tol=0.0), "tol = 0"),
+        (lambda: analysis.fixed_points(torch.cos, torch.ones(2, 1), tol=0.1, slow=True), "already accepts"),
     ],
 )
 def test_wrong_arguments_are_named(call, says):

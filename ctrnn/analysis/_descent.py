@@ -13,6 +13,7 @@ Residual = Callable[[Tensor, Tensor | None], Tensor]
 CHUNK = 2**19  # numbers in the Jacobians that are held at once: more does not stay in a core's cache
 CHORD = 6  # steps that are tried with one factorisation while each halves the residual
 SHRINK = (1.0, 0.25, 0.0625)  # of a step along the line
+FALL = (*SHRINK, 2.0**-8, 2.0**-12)  # of steepest descent: near a minimum that is no root Cauchy's step is far too long
 FLAT = 1e-7  # |J' f| / (|J| |f|): where the speed has a local minimum
 
 
@@ -95,9 +96,9 @@ def _improve(
     length = gradient.square().sum(-1) / slope.square().sum(-1).clamp(min=torch.finfo(x.dtype).tiny)
     steepest = -length[:, None] * gradient
     step = torch.where((failed == 0)[:, None] & torch.isfinite(step).all(-1, keepdim=True), step, steepest)
-    new, f, better = _along(residual, x, value, u, step)
+    new, f, better = _along(residual, x, value, u, step, SHRINK)
     full = better & ((new - x - step).abs().amax(-1) == 0)
-    fallen, g, rescued = _along(residual, x, value, u, steepest) if not bool(better.all()) else (new, f, better)
+    fallen, g, rescued = _along(residual, x, value, u, steepest, FALL) if not bool(better.all()) else (new, f, better)
     new = torch.where(better[:, None], new, fallen)
     f = torch.where(better[:, None], f, g)
     # Near a root the damping falls with the square of the residual, which makes the last steps Newton's.
@@ -107,12 +108,12 @@ def _improve(
 
 
 def _along(
-    residual: Residual, x: Tensor, value: Tensor, u: Tensor | None, step: Tensor
+    residual: Residual, x: Tensor, value: Tensor, u: Tensor | None, step: Tensor, shrink: tuple[float, ...]
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x + s step for the first s that lowers the residual, the residual there, and for which rows there was one."""
     new, f = x, value
     done = torch.zeros(len(x), dtype=torch.bool, device=x.device)
-    for s in SHRINK:
+    for s in shrink:
         proposal = x + s * step
         there = residual(proposal, u)
         take = ~done & (there.norm(dim=-1) < value.norm(dim=-1))

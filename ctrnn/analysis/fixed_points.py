@@ -46,6 +46,9 @@ class FixedPoints(NamedTuple):
     `speed` is |dx/dt| for a flow and |step(x) - x| for a map; `stable` is Re(eigenvalue) < 0 for a flow and
     |eigenvalue| < 1 for a map, whichever `kind` says; on the boundary to rounding (1e-10) it is not. A point that is
     not `fixed` is only slow: its `stable` speaks of the local linear dynamics, not of the long run.
+
+    That speed is absolute. Where gates are saturated (a GRU's z within 1e-11 of 1) a state may be slower and yet no
+    root; its Jacobian then has an eigenvalue as small as its speed, so that it counts as neutral and not as stable.
     """
 
     x: Float[Tensor, "point D"]
@@ -56,7 +59,7 @@ class FixedPoints(NamedTuple):
     kind: Kind
     dt: float  # time of a step of a map; 1 for a bare callable, and for a flow
     velocity: Float[Tensor, "point D"]  # dx/dt, or step(x) - x
-    fixed: Bool[Tensor, " point"]  # speed below 1e-11, or below tol where that is less
+    fixed: Bool[Tensor, " point"]  # speed below 1e-11, or below tol where that is less; these come first
     tol: float  # the speed up to which points were accepted
     u: Float[Tensor, "point input"] | None  # the drive under which each stands still
     search: Search
@@ -125,6 +128,7 @@ def fixed_points(
     u: Float[Tensor, "*start input"] | None = None,
     *,
     tol: float | None = None,
+    slow: bool = False,
     max_iterations: int = 200,
     unique: float = 1e-3,
     reach: float = 2.0,
@@ -140,8 +144,9 @@ def fixed_points(
         u: the constant drive under which the points stand still, one (n_in,) or one for each start; None is silence.
         tol: the search from a start ends, and a point is accepted, at a speed below it: a greater one shows slow
             points, such as those along a line attractor. If None, every start goes on to a root or to a local minimum
-            of the speed; roots (speed below 1e-11) are accepted, and where there are none the slow minima below the
-            widest gap in the distribution of log speed, if they are 100 times slower than the median start.
+            of the speed; roots (speed below 1e-11) are accepted, and where there are none the slow minima: those 100
+            times slower than the median start, and below the widest gap in the distribution of their log speed.
+        slow: accept the slow minima also where there are roots, such as the ghosts of folds; they are not `fixed`.
         max_iterations: after which a start is given up.
         unique: points closer than this, relative to the spread of the starts, are one.
         reach: points further from the centre of the starts than this times the furthest start are dropped.
@@ -155,6 +160,8 @@ def fixed_points(
     check_drive(system, u, batch)
     if not batch.numel():
         raise ValueError("starts hold no state: give at least one, such as analysis.visited_states draws.")
+    if tol is not None and slow:
+        raise ValueError(f"tol = {tol} already accepts what is slower: slow=True is for tol=None, which finds minima.")
     if tol is not None and not tol > 0:
         raise ValueError(f"tol = {tol}: a speed below which a point is accepted is positive; None chooses it.")
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
@@ -177,8 +184,10 @@ def fixed_points(
         ended = descend(residual, x, drive, enough, max_iterations, merge, BEYOND * region)
         inside = (ended.x - centre).norm(dim=-1) <= region
         speed = ended.value.norm(dim=-1)
-        limit = _tolerance(speed[inside], ended.flat[inside], before) if tol is None else tol
-        chosen, point = _distinct(ended.x, speed, drive, inside & (speed <= limit), unique * spread)
+        limit = _tolerance(speed[inside], ended.flat[inside], before, slow) if tol is None else tol
+        # Without a tolerance, a start that was given up on its way is at no point, however slow it is there.
+        there = speed <= limit if tol is not None else (speed <= ROOT) | (ended.flat & (speed <= limit))
+        chosen, point = _distinct(ended.x, speed, drive, inside & there, unique * spread)
         x, drive = ended.x[chosen], None if drive is None else drive[chosen]
         velocity, matrix = linearised(lambda rows: residual(rows, drive), x)
         matrix = matrix + torch.eye(x.shape[-1], dtype=x.dtype, device=x.device) if is_map else matrix
@@ -207,16 +216,15 @@ def _extent(starts: Tensor) -> tuple[Tensor, float]:
     return centre, float((starts - centre).norm(dim=-1).max().clamp(min=1e-12))
 
 
-def _tolerance(speed: Tensor, flat: Tensor, before: Tensor) -> float:
-    """ROOT if there are roots; else what the widest gap in the speeds of the local minima leaves below it."""
-    if not len(speed) or bool((speed <= ROOT).any()):
+def _tolerance(speed: Tensor, flat: Tensor, before: Tensor, slow: bool) -> float:
+    """ROOT if there are roots and no more is wanted; else what the widest gap in the minima's speeds leaves below."""
+    roots = speed <= ROOT
+    minima = speed[flat & ~roots & (speed <= SLOW * before.median())].sort().values
+    if not len(minima) or (bool(roots.any()) and not slow):
         return ROOT
-    slow = speed[flat & (speed <= SLOW * before.median())].sort().values
-    if not len(slow):
-        return ROOT
-    gaps = slow.log10().diff()
-    widest = int(gaps.argmax()) if len(gaps) and float(gaps.max()) > GAP else len(slow) - 1
-    return float(slow[widest])
+    gaps = minima.log10().diff()
+    widest = int(gaps.argmax()) if len(gaps) and float(gaps.max()) > GAP else len(minima) - 1
+    return float(minima[widest])
 
 
 def _unstable(eigenvalues: Tensor, kind: Kind) -> Tensor:
