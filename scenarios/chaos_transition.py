@@ -22,7 +22,7 @@ from torch import Generator, Tensor, nn
 
 import ctrnn
 from ctrnn import analysis, plots
-from ctrnn.plots.style import CYCLE, INPUT, OUTPUT, QUIET, STABLE, TARGET, TRAJECTORY, UNSTABLE
+from ctrnn.plots.style import CYCLE, OUTPUT, QUIET, STABLE
 from ctrnn.results import Claim, Result, main, progress
 
 SOMPOLINSKY = "Sompolinsky, Crisanti & Sommers (1988), Phys. Rev. Lett. 61:259"
@@ -30,7 +30,7 @@ GAINS = (0.5, 0.7, 0.9, 1.1, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 4.0)
 BETWEEN = (1.0, 1.02, 1.05, 1.15, 1.2, 1.3, 1.4, 1.6, 2.25, 2.75, 3.5)  # more gains for the curve of the theory
 DT = 0.2  # in tau; a step of RK4
 CHAOTIC = 0.01  # an exponent above this, and above three of its standard errors, counts as chaos
-COLORS = (TARGET, INPUT, TRAJECTORY, UNSTABLE)
+COLORS = ("#a0da39", "#1fa187", "#31688e", "#440154")  # of growing sizes: viridis
 SHOWN = (1.5, 2.0, 3.0, 4.0)  # gains whose fluctuations are compared with the theory
 SHADES = (CYCLE[5], OUTPUT, QUIET, STABLE)  # of these gains
 

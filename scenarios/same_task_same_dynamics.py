@@ -266,17 +266,17 @@ def figure(distances: Distances, groups: list[str], errors: dict[int, list[float
         axes = fig.subplots(2, 3)
         plots.distance_matrix(axes[0, 0], distances.dynamics, groups, label="angle / rad").set_title("dynamics")
         plots.distance_matrix(axes[1, 0], distances.geometry, groups, label="1 - CKA").set_title("geometry")
-        _plane(axes[0, 1], distances.dynamics, groups, "dynamics, scaled to a plane")
-        _plane(axes[1, 1], distances.geometry, groups, "geometry, scaled to a plane")
+        _plane(axes[0, 1], distances.dynamics, groups, "dynamics, scaled to a plane", " / rad")
+        _plane(axes[1, 1], distances.geometry, groups, "geometry, scaled to a plane", "")
         axes[0, 1].legend(loc="best", fontsize=6, handletextpad=0.2)
         _within_and_between(axes[0, 2], distances, groups)
         _ranks(axes[1, 2], errors, rank)
     return fig
 
 
-def _plane(ax: Axes, distances: Tensor, groups: list[str], title: str) -> None:
+def _plane(ax: Axes, distances: Tensor, groups: list[str], title: str, unit: str) -> None:
     places = MDS(2, metric="precomputed", n_init=8, init="random", random_state=0).fit_transform(distances.numpy())
-    plots.by_group(ax, places, groups).set_title(title)
+    plots.by_group(ax, places, groups, names=(f"MDS 1{unit}", f"MDS 2{unit}")).set_title(title)
 
 
 def _within_and_between(ax: Axes, distances: Distances, groups: list[str]) -> None:
@@ -291,7 +291,7 @@ def _within_and_between(ax: Axes, distances: Distances, groups: list[str]) -> No
             ax.plot([values[part].mean()] * 2, [row + shift - 0.12, row + shift + 0.12], color="black", lw=1.5)
         ax.text(1.0, row - 0.36, f"p = {groups_test(getattr(distances, name), groups).p:.4f}", fontsize=6, ha="center")
     ax.set_yticks(range(3), Distances._fields)
-    ax.set(xlabel="distance / mean", title="within and between architectures", ylim=(3.2, -0.6))
+    ax.set(xlabel="distance / mean", title="within and between groups", ylim=(3.2, -0.6))
     ax.legend(loc="lower right", fontsize=6, markerscale=3, frameon=True, edgecolor="none")
 
 

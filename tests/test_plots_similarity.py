@@ -22,6 +22,9 @@ def test_groups_have_one_colour_each():
     ax = plots.by_group(Figure().subplots(), np.random.default_rng(0).random((5, 2)), ["a", "b", "a", "b", "c"])
     assert [len(points.get_offsets()) for points in ax.collections] == [2, 2, 1]
     assert ax.get_legend_handles_labels()[1] == ["a", "b", "c"]
+    assert (ax.get_xlabel(), ax.get_ylabel(), ax.get_aspect()) == ("axis 1", "axis 2", 1.0)
+    with pytest.raises(ValueError, match=r"places must be \(3, 2\)"):
+        plots.by_group(Figure().subplots(), np.zeros((2, 2)), ["a", "b", "c"])
 
 
 def test_a_path_is_coloured_piece_by_piece():

@@ -38,15 +38,25 @@ def distance_matrix(ax: Axes, distances: Float[Any, "n n"], groups: Sequence[str
     return ax
 
 
-def by_group(ax: Axes, places: Float[Any, "n 2"], groups: Sequence[str]) -> Axes:
-    """Points of a plane, such as a scaling of distances, one colour and marker for each group."""
+def by_group(
+    ax: Axes, places: Float[Any, "n 2"], groups: Sequence[str], *, names: tuple[str, str] = ("axis 1", "axis 2")
+) -> Axes:
+    """Points of a plane, such as a scaling of distances, one colour and marker for each group; axes of one scale.
+
+    Raises:
+        ValueError: there is not one group for each point.
+    """
     places = array(places)
+    if places.shape != (len(groups), 2):
+        raise ValueError(f"places must be ({len(groups)}, 2) for as many groups, got {places.shape}.")
     for k, name in enumerate(dict.fromkeys(groups)):
         mine = np.array([group == name for group in groups])
         ax.scatter(
             places[mine, 0], places[mine, 1], s=22, color=CYCLE[k % len(CYCLE)], marker="os^Dv<>"[k % 7], label=name
         )
-    ax.set(xticks=[], yticks=[], aspect="equal")
+    ax.set(xlabel=names[0], ylabel=names[1])
+    ax.set_aspect("equal", adjustable="datalim")
+    ax.locator_params(nbins=4)
     return ax
 
 
