@@ -229,8 +229,8 @@ def figure(portraits: dict[Architecture, list[Portrait]], task: FlipFlop, seed: 
     first = ARCHITECTURES[0]
     trials = task.trials(24, first.dt, Generator().manual_seed(20_000 + seed))
     with plots.style():
-        fig = Figure(figsize=(plots.DOUBLE, 7.4))
-        top, spaces, below = fig.subfigures(3, 1, height_ratios=(1.05, 1.5, 0.8))
+        fig = Figure(figsize=(plots.DOUBLE, 8.0))
+        top, spaces, below = fig.subfigures(3, 1, height_ratios=(1.05, 1.95, 0.8))
         left, right = top.subfigures(1, 2)
         _traces(left, trials, _run(portraits[first][0], trials))
         _losses(right.subplots(), portraits)
@@ -238,7 +238,7 @@ def figure(portraits: dict[Architecture, list[Portrait]], task: FlipFlop, seed: 
             shown = task.trials(24, kind.dt, Generator().manual_seed(20_000 + seed))
             # Placed by hand: the layout does not know how far labels in three dimensions reach.
             _state_space(
-                part.add_axes((0.0, 0.02, 0.9, 0.8), projection="3d"), kind, found[0], _run(found[0], shown).xs, seed
+                part.add_axes((-0.01, 0.02, 0.9, 0.86), projection="3d"), kind, found[0], _run(found[0], shown).xs, seed
             )
         axes = below.subplots(1, 4, width_ratios=(1, 0.9, 1, 0.9))
         for pair, (kind, found) in zip((axes[:2], axes[2:]), portraits.items(), strict=True):
@@ -275,7 +275,7 @@ def _state_space(ax: Axes, kind: Architecture, found: Portrait, xs: Tensor, seed
     """Rates in the principal components of the trajectories; the directions of modes go through the rates' slope."""
     rate = torch.tanh if kind.build is CTRNN else lambda x: x
     pca = PCA(3).fit(rate(xs).flatten(0, 1).numpy())
-    paths = pca.transform(rate(xs[:, :10]).flatten(0, 1).numpy()).reshape(len(xs), 10, 3)
+    paths = pca.transform(rate(xs[:, :5]).flatten(0, 1).numpy()).reshape(len(xs), 5, 3)
     plots.trajectories(ax, paths, label="trajectories")
     points = found.points
     if len(points.x):
@@ -284,18 +284,19 @@ def _state_space(ax: Axes, kind: Architecture, found: Portrait, xs: Tensor, seed
         modes = points.modes()
         along = pca.components_ @ (slope[..., None] * modes.right).numpy()
         plots.mode_lines(ax, at, along, modes.eigenvalues.numpy(), points.kind, scale=0.45)
-        plots.points(ax, at, points.stable, unstable=points.unstable, size=16)
+        plots.points(ax, at, points.stable, unstable=points.unstable, size=14)
     share = 100 * np.sum(pca.explained_variance_ratio_)
     what = "rates tanh(x)" if kind.build is CTRNN else "states h"
-    ax.set_title(f"{kind.name}, seed {seed}: {what} ({share:.0f} % of variance)", pad=24)
+    ax.set_title(f"{kind.name}, seed {seed}: {what} ({share:.0f} % of variance)", pad=21)
     ax.set(xlabel="PC 1", ylabel="PC 2")
     ax.tick_params(pad=-1)
     ax.xaxis.labelpad = ax.yaxis.labelpad = -2
-    ax.set_zlabel("PC 3", labelpad=-4)
+    ax.set_zlabel("PC 3", labelpad=-5)
     ax.locator_params(nbins=4)
+    ax.margins(0)
     ax.set_box_aspect(None, zoom=1.0)
     ax.view_init(elev=22, azim=-58)
-    ax.legend(loc="upper left", bbox_to_anchor=(0.0, 1.14), ncols=2, handletextpad=0.3, columnspacing=1.0)
+    ax.legend(loc="upper left", bbox_to_anchor=(0.04, 1.1), ncols=2, handletextpad=0.3, columnspacing=1.0)
 
 
 def _spectrum(ax: Axes, kind: Architecture, found: Portrait) -> None:
