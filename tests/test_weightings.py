@@ -239,6 +239,16 @@ def test_a_weighting_is_drawn_slot_by_slot_from_black_to_white(ax):
     assert image.cmap(0.0)[:3] == (0, 0, 0)
 
 
+def test_slots_are_shown_across_the_seam_of_the_ring(ax):
+    weights = np.random.default_rng(0).uniform(size=(6, 9))
+    plots.weighting(ax, weights, slots=(-2, 3))
+    (image,) = ax.images
+    assert np.allclose(image.get_array(), weights[:, [7, 8, 0, 1, 2]].T)
+    assert tuple(image.get_extent()) == (0, 6, 2.5, -2.5)
+    with pytest.raises(ValueError, match=r"slots = \(-5, 5\) is no range"):
+        plots.weighting(ax, weights, slots=(-5, 5))
+
+
 def test_vectors_have_white_at_zero_whatever_their_sign(ax):
     plots.vectors(ax, np.array([[0.0, 3.0], [-1.0, 0.0]]))
     (image,) = ax.images

@@ -32,11 +32,12 @@ def weighting(
     Args:
         weights: of one head, in one trial.
         dt: time between samples, in the unit of tau.
-        slots: the first to show and the one behind the last; all if None.
+        slots: the first to show and the one behind the last, on the ring of slots: (-3, 4) are the last three and the
+            first four. All if None.
     """
     values = _two_axes("weights", weights, "(time, slot): choose one head and one trial")
-    first, stop = _window(slots, values.shape[1])
-    return _image(ax, values[:, first:stop].T, dt, first, cmap=cmap, vmin=0, vmax=1)
+    shown = _window(slots, values.shape[1])
+    return _image(ax, values[:, shown].T, dt, shown[0], cmap=cmap, vmin=0, vmax=1)
 
 
 def vectors(ax: Axes, values: Float[Any, "time channel"], *, dt: float = 1.0, limit: float | None = None) -> Axes:
@@ -72,11 +73,11 @@ def heads(
     green, pink = (_two_axes(n, w, "(time, slot): choose one head") for n, w in (("write", write), ("read", read)))
     if green.shape != pink.shape:
         raise ValueError(f"write {green.shape} and read {pink.shape} are weightings of one memory at the same times.")
-    first, stop = _window(slots, green.shape[1])
-    light = np.ones((stop - first, len(green), 3))
+    shown = _window(slots, green.shape[1])
+    light = np.ones((len(shown), len(green), 3))
     for weights, color in ((green, WRITTEN), (pink, READ)):
-        light *= 1 - weights[:, first:stop].T[..., None].clip(0, 1) * (1 - np.array(to_rgb(color)))
-    _image(ax, light, dt, first)
+        light *= 1 - weights[:, shown].T[..., None].clip(0, 1) * (1 - np.array(to_rgb(color)))
+    _image(ax, light, dt, shown[0])
     for name, color in (("write", WRITTEN), ("read", READ)):
         ax.plot([], [], "s", ms=4, color=color, label=name)
     return ax
@@ -125,7 +126,7 @@ def inside_memory(
         us, ys: what the network is shown and what it says, as it is to be drawn (probabilities, not log-odds).
         write_head, read_head: the heads to look at.
         dt: time between samples, in the unit of tau.
-        slots: the first to show and the one behind the last; all if None.
+        slots: as in `weighting`.
 
     Raises:
         ValueError: there are not six axes, or traces of more than one trial.
@@ -168,8 +169,9 @@ def _two_axes(name: str, values: Any, what: str) -> np.ndarray:
     return given
 
 
-def _window(slots: tuple[int, int] | None, count: int) -> tuple[int, int]:
+def _window(slots: tuple[int, int] | None, count: int) -> np.ndarray:
+    """The numbers of the slots to show. A negative one counts back from the end, as numpy's do."""
     first, stop = (0, count) if slots is None else slots
-    if not 0 <= first < stop <= count:
-        raise ValueError(f"slots = {slots} is no range of slots (first, behind the last) of {count}.")
-    return first, stop
+    if not (-count <= first < stop <= count and stop - first <= count):
+        raise ValueError(f"slots = {slots} is no range of slots (first, behind the last) of a ring of {count}.")
+    return np.arange(first, stop)
