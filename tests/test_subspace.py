@@ -159,7 +159,7 @@ def test_what_does_not_move_fills_no_dimension():
 def test_arrays_and_states_of_parts_are_no_signals(lstm_run):
     with pytest.raises(TypeError, match=r"got LSTMState: .* analysis\.ravelled\(xs\)\[:, 0\]"):
         analysis.rhythm(lstm_run, 1.0)
-    for call in (analysis.principal_axes, analysis.delay_embedded):
+    for call in (analysis.principal_axes, analysis.delay_embedded, analysis.visited_states):
         with pytest.raises(TypeError, match=r"got ndarray: convert it with torch\.as_tensor"):
             call(np.zeros((9, 3)), 2)
 

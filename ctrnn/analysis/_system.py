@@ -139,6 +139,17 @@ def model_of(system: Dynamics) -> Model | None:
     return inner if isinstance(inner, Model) else None
 
 
+def check_tensors(x: State) -> None:
+    """Raise TypeError unless states are made of floating-point Tensors."""
+    leaves: list[Any] = tree.leaves(x)
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
+            kind = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise TypeError(
+                f"states are floating-point Tensors, got {kind}: convert it with torch.as_tensor(x).double()."
+            )
+
+
 def batch_shape(system: Dynamics, x: State, axes: int | None = None) -> torch.Size:
     """The leading axes of x: those before what the model's initial state has, or, if it has none, before the last.
 
@@ -151,12 +162,7 @@ def batch_shape(system: Dynamics, x: State, axes: int | None = None) -> torch.Si
         TypeError: x is not made of floating-point Tensors.
         ValueError: x has other parts or shapes than the model's states, or its parts have different leading axes.
     """
-    for leaf in tree.leaves(x):
-        if not isinstance(leaf, Tensor) or not leaf.is_floating_point():
-            kind = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise TypeError(
-                f"states are floating-point Tensors, got {kind}: convert it with torch.as_tensor(x).double()."
-            )
+    check_tensors(x)
     like, parts = own_state(system), dict(tree.named(x))
     if like is None:
         count = max(tree.leaves(x)[0].ndim - 1, 0) if axes is None else axes

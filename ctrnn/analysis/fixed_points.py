@@ -10,7 +10,16 @@ from torch import Tensor
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.analysis._descent import Descent, descend
-from ctrnn.analysis._system import Dynamics, Kind, batch_shape, check_drive, in_float64, linearised, local
+from ctrnn.analysis._system import (
+    Dynamics,
+    Kind,
+    batch_shape,
+    check_drive,
+    check_tensors,
+    in_float64,
+    linearised,
+    local,
+)
 from ctrnn.analysis.linearise import Modes, modes
 from ctrnn.solvers import Step
 
@@ -101,10 +110,12 @@ def visited_states(
         generator: of the draws.
 
     Raises:
+        TypeError: the states are no floating-point Tensors.
         ValueError: no state is finite, or a fraction or a count makes no sense.
     """
     if count < 1 or not 0 <= between <= 1 or jitter < 0:
         raise ValueError(f"count = {count}, between = {between}, jitter = {jitter}: need >= 1, within [0, 1], >= 0.")
+    check_tensors(xs)
     lead = min(leaf.ndim for leaf in tree.leaves(xs)) - 1  # time and batch: a part has at least one axis of its own
     rows = tree.map(lambda leaf: leaf.detach().flatten(0, lead - 1), xs)
     like = tree.map(lambda leaf: leaf[0], rows)

@@ -1,6 +1,6 @@
 """The few directions in which a trajectory lies, and how fast it moves along them."""
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._system import Dynamics, batch_shape, check_drive, in_float64, local
+from ctrnn.analysis._system import Dynamics, batch_shape, check_drive, check_tensors, in_float64, local
 
 
 class Subspace(NamedTuple):
@@ -40,12 +40,8 @@ def ravelled(xs: State) -> Float[Tensor, "time *batch D"]:
     Raises:
         TypeError: the states are no Tensors.
     """
-    leaves: list[Any] = tree.leaves(xs)
-    for leaf in leaves:
-        if not isinstance(leaf, Tensor):
-            kind = type(leaf).__name__
-            raise TypeError(f"states are Tensors (time, *batch, D), got {kind}: convert it with torch.as_tensor.")
-    return tree.ravel(xs, max(min(leaf.ndim for leaf in leaves) - 1, 0))
+    check_tensors(xs)
+    return tree.ravel(xs, max(min(leaf.ndim for leaf in tree.leaves(xs)) - 1, 0))
 
 
 def principal_axes(xs: State, k: int = 3, mask: Bool[Tensor, "time *batch"] | None = None) -> Subspace:
