@@ -23,6 +23,7 @@ class External(Relaxation):
 
     `parts` is the form of its own time constants: a state of numbers whose `controller` is (), for the controller has
     its own. A clocked memory holds between the multiples of tau and has one number, its period; a relaxed one flows.
+    `ticking` names parts of a relaxed one that tick nonetheless, as a state of bools: then all have one number for tau.
     """
 
     sees_reads: ClassVar[bool] = False  # whether the readout sees r as well
@@ -39,8 +40,9 @@ class External(Relaxation):
         parts: Any,
         clocked: bool,
         tau: Any,
-        learn_tau: bool,
+        learn_tau: bool = False,
         exact_rates: bool = False,
+        ticking: Any = None,
     ) -> None:
         super().__init__()
         if not isinstance(controller, Relaxation):
@@ -64,7 +66,9 @@ class External(Relaxation):
                 "a clocked memory takes whole steps, exact as they are: pass clocked=False, or no exact_rates."
             )
         self._parts, self.clocked, self.exact_rates = parts, clocked, exact_rates
-        if not clocked:
+        self._ticking = tree.map(lambda _: clocked, parts) if ticking is None else ticking
+        self._ticks = any(tree.leaves(self._ticking))
+        if not self._ticks:
             self.pace = Relaxation()  # keeps the memory's time constants
         self._set_tau(tau)
         if learn_tau:
@@ -109,16 +113,16 @@ class External(Relaxation):
     def clock(self) -> Any:
         """The memory's period, if it is clocked, and the controller's."""
         inner = self.controller.clock
-        if not self.clocked and inner is None:
+        if not self._ticks and inner is None:
             return None
-        own = tree.map(lambda _: self.period if self.clocked else None, self._parts)
+        own = tree.map(lambda ticks: self.period if ticks else None, self._ticking)
         return own._replace(controller=tree.spread(inner, self._controller))
 
     @property
     def tau(self) -> Any:
         """The controller's time constants and the memory's; a clocked one's are infinite, and `period` is its own."""
-        infinite = self.W_heads.new_full((), torch.inf)
-        own = tree.map(lambda _: infinite, self._parts) if self.clocked else self.pace.tau
+        number = lambda ticks: self.W_heads.new_full((), torch.inf if ticks else self.period)
+        own = tree.map(number, self._ticking) if self._ticks else self.pace.tau
         return own._replace(controller=tree.spread(self.controller.tau, self._controller))
 
     @tau.setter
@@ -131,7 +135,7 @@ class External(Relaxation):
 
     def _set_tau(self, tau: Any) -> None:
         """Keep the time constants of all parts but the controller."""
-        if self.clocked:
+        if self._ticks:
             if isinstance(tau, tuple) or torch.as_tensor(tau).ndim:
                 raise ValueError(f"tau of a clocked memory is one number, its period, got {tau!r}: or clocked=False.")
             check_duration("tau", float(tau))
@@ -150,7 +154,7 @@ class External(Relaxation):
 
     def learn_tau(self) -> None:
         """Make the time constants of the controller Parameters, and those of a relaxed memory."""
-        if not self.clocked:
+        if not self._ticks:
             self.pace.learn_tau()
         self.controller.learn_tau()
 
@@ -163,13 +167,13 @@ class External(Relaxation):
     def config(self) -> dict[str, Any]:
         """The controller's class and configuration, and the memory's tau."""
         names = [name for name, _ in tree.named(self._parts)]
-        relaxed = {} if self.clocked else {name: self.pace.get_buffer(f"tau0_{name}").tolist() for name in names}
+        relaxed = {} if self._ticks else {name: self.pace.get_buffer(f"tau0_{name}").tolist() for name in names}
         return {
             "controller": files.describe(self.controller),
             "n_out": self.n_out,
             "clocked": self.clocked,
-            "tau": self.period if self.clocked else relaxed,
-            "learn_tau": not self.clocked and isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
+            "tau": self.period if self._ticks else relaxed,
+            "learn_tau": not self._ticks and isinstance(getattr(self.pace, f"log_ratio_{names[0]}"), nn.Parameter),
         }
 
     @classmethod
