@@ -57,7 +57,7 @@ class External(Relaxation):
                 f"from slots of {width} numbers: give it n_in={reads * width} plus the inputs'."
             )
         self.controller = controller
-        self.n_in, self.n_out = controller.n_in - reads * width, n_out
+        self.n_in, self.n_out, self._n_read = controller.n_in - reads * width, n_out, reads * width
         start = controller.initial_state()
         self._controller = tree.map(lambda _: 0, start)
         self._said = controller.readout(start).shape[-1]
@@ -74,9 +74,9 @@ class External(Relaxation):
         if learn_tau:
             self._learn_own_tau()
 
-    def _add_weights(self, rows: int, n_seen: int, generator: Generator | None) -> None:
+    def _add_weights(self, rows: int, generator: Generator | None) -> None:
         """Register the heads' weights, then the readout's: uniformly within 1 / sqrt(units that send)."""
-        draw = _within(1 / math.sqrt(self._said), generator)
+        draw, n_seen = _within(1 / math.sqrt(self._said), generator), self._said + self.sees_reads * self._n_read
         self.W_heads, self.b_heads = nn.Parameter(draw(rows, self._said)), nn.Parameter(draw(rows))
         out = _within(1 / math.sqrt(n_seen), generator)
         for name, shape in (("W_out", (n_seen,)), ("b_out", ())):
@@ -218,9 +218,6 @@ class Controlled(External):
             exact_rates=exact_rates,
         )
         self.slots, self.width, self.reads, self.writes = slots, width, reads, writes
-
-    def _add_heads(self, rows: int, generator: Generator | None) -> None:
-        self._add_weights(rows, self._said + self.reads * self.width, generator)
 
     def read(self, x: Any) -> Float[Tensor, "*batch read word"]:
         """r: what the heads read."""

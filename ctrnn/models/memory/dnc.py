@@ -167,7 +167,7 @@ class DNC(Controlled):
         self._gated = [writes * width, reads, writes, writes, heads * width if masked else 0]
         modes = reads * (2 * writes + 1) if links else 0
         self._rows = [heads * width, writes * width, sum(self._positive), sum(self._gated), modes]
-        self._add_heads(sum(self._rows), generator)
+        self._add_weights(sum(self._rows), generator)
 
     def target(self, t: Tensor, x: DNCState, u: Input, alpha: Any = 0) -> DNCState:  # type: ignore[override]
         """F of the controller, and of each part of the memory in the order of the docstring."""

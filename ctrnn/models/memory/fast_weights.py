@@ -114,7 +114,7 @@ class FastWeights(External):
         self.keys, self.width, self.n_heads = keys, width, heads
         self.delta, self.decay = delta, float(decay)
         self._rows = [heads * keys, heads * keys, heads * width, heads]
-        self._add_weights(sum(self._rows), self._said + heads * width, generator)
+        self._add_weights(sum(self._rows), generator)
 
     def target(self, t: Tensor, x: FastWeightsState, u: Input, alpha: Any = 0) -> FastWeightsState:  # type: ignore[override]
         """F of the controller, and of the fast weights, which hear it as the step leaves it."""

@@ -108,7 +108,7 @@ class HopfieldRead(External):
         self.slots, self.width, self.reads = slots, width, reads
         self.beta, self.recalls, self.writing, self.learn_memory = float(beta), recalls, writing, learn_memory
         self._asked = reads * width
-        self._add_weights(self._asked + (width + 1 if writing else 0), self._said + reads * width, generator)
+        self._add_weights(self._asked + (width + 1 if writing else 0), generator)
         if learn_memory:
             self.memory_0 = nn.Parameter(torch.randn(slots, width, generator=generator) / math.sqrt(width))
         else:

@@ -63,7 +63,7 @@ class NeuralStack(Segmented):
         generator: Generator | None = None,
     ) -> None:
         super().__init__(controller, n_out, slots=slots, width=width, clocked=clocked, tau=tau)
-        self._add_weights(2 + width, self._said, generator)
+        self._add_weights(2 + width, generator)
         with torch.no_grad():
             self.b_heads[0] = POP_BIAS
 

@@ -158,7 +158,7 @@ class NTM(Controlled):
         heads = reads + writes
         # In the order of the rows; what is squashed alike stands together.
         self._rows = [heads * width, writes * width, 2 * heads, heads + writes * width, heads * (2 * shifts + 1)]
-        self._add_heads(sum(self._rows), generator)
+        self._add_weights(sum(self._rows), generator)
         self._begin("w_0", torch.randn(heads, slots, generator=generator), learn_weights)
         words = 0.05 * torch.randn(slots, width, generator=generator) if learn_memory else torch.tensor(CONSTANT)
         self._begin("memory_0", words.expand(slots, width).clone(), learn_memory)

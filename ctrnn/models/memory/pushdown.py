@@ -66,7 +66,7 @@ class Pushdown(Segmented):
                 "give it twice the inputs'."
             )
         super().__init__(controller, n_out, slots=slots, width=n_in // 2, clocked=clocked, tau=tau)
-        self._add_weights(1, self._said, generator)
+        self._add_weights(1, generator)
 
     def target(self, t: Tensor, x: SegmentsState, u: Input, alpha: Any = 0) -> SegmentsState:  # type: ignore[override]
         """F of the controller, and of the segments as it moves them."""

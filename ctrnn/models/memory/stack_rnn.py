@@ -108,7 +108,7 @@ class StackRNN(External):
         self.stacks, self.depth, self.width, self.top = stacks, depth, width, top
         self.stay, self.squash, self.empty, self.rounded = stay, checked(squash), float(empty), rounded
         self._rows = [stacks * (2 + stay), stacks * width]
-        self._add_weights(sum(self._rows), self._said, generator)
+        self._add_weights(sum(self._rows), generator)
 
     def target(self, t: Tensor, x: StackRNNState, u: Input, alpha: Any = 0) -> StackRNNState:  # type: ignore[override]
         """F of the controller, and of the stacks as it moves them."""

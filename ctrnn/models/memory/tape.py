@@ -66,7 +66,7 @@ class Tape(External):
         )
         self.slots, self.width, self.tapes = slots, width, tapes
         self._rows = [tapes * actions, values]
-        self._add_weights(sum(self._rows), self._said, generator)
+        self._add_weights(sum(self._rows), generator)
 
     def read(self, x: TapeState) -> Float[Tensor, "*batch read word"]:
         """r: what the head of each tape is at."""
