@@ -12,7 +12,7 @@ from ctrnn import _tree as tree
 from ctrnn.dynamics import Model
 from ctrnn.models import GRU, LSTM, Elman, StackRNN, StackRNNState, feed_forward
 from ctrnn.models.activations import identity
-from tests import test_laws_models as laws
+from tests.variants import every_law
 
 T0 = torch.zeros(())
 N_IN = 3
@@ -185,32 +185,15 @@ def test_rounded_actions_are_the_likeliest_alone():
 # --- laws, for the networks that the example is not -------------------------------------------------------------------
 
 
-class Variant:
-    """What the laws ask of a class, for one network."""
-
-    def __init__(self, make):
-        self.example, self.__name__, self.from_config = make, "StackRNN", StackRNN.from_config
-
-
 VARIANTS = {
     "the paper's": lambda: network(width=1, depth=3, clocked=False),
     "wide": lambda: network(controller=GRU, stacks=1, stay=True, depth=2, clocked=False, tau=2.0),
 }
-LAWS = [
-    laws.test_the_initial_state_has_the_leading_axes_asked_for_and_the_weights_dtype,
-    laws.test_a_row_of_a_batch_moves_as_it_would_alone,
-    laws.test_the_flow_is_target_minus_state_over_tau,
-    laws.test_a_step_of_alpha_one_is_the_discrete_network_bit_for_bit,
-    laws.test_derivatives_of_one_step_are_those_of_finite_differences,
-    laws.test_after_double_nothing_of_a_float32_model_is_left,
-    laws.test_the_readout_takes_a_leading_time_axis,
-]
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__.removeprefix("test_"))
-@pytest.mark.parametrize("make", VARIANTS.values(), ids=VARIANTS.keys())
-def test_the_laws_hold_for_every_network(law, make):
-    law(Variant(make))
+@every_law(VARIANTS)
+def test_the_laws_hold_for_every_network(law, variant):
+    law(variant)
 
 
 def test_a_saved_network_comes_back(tmp_path):
