@@ -8,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ctrnn import Fixed, Held, Trajectory, analysis, integrate, plots
-from ctrnn.models import DNC, LSTM, NTM, StackRNN, feed_forward
+from ctrnn.models import DNC, LSTM, NTM, NeuralQueue, NeuralStack, Pushdown, StackRNN, feed_forward
 from ctrnn.models.memory.addressing import shifted
 
 
@@ -165,6 +165,55 @@ def test_a_stack_holds_what_its_traces_say_was_pushed_and_popped(stay):
         analysis.stack_traces(model, torch.zeros(3))
     with pytest.raises(TypeError, match="looks into a StackRNN, got a LSTM"):
         analysis.stack_traces(controller, run.xs)
+
+
+def segments_by_hand(pops, pushes, values, oldest_first):
+    """Grefenstette et al. (2015), eqs. 1 to 5, on lists: what is held after each step, the newest first, and read."""
+    strengths, words, history = [], [], []
+    for pop, push, value in zip(pops, pushes, values, strict=True):
+        ends = list(range(len(strengths))) if oldest_first else list(range(len(strengths)))[::-1]
+        for i in ends:
+            taken = min(strengths[i], pop)
+            strengths[i], pop = strengths[i] - taken, pop - taken
+        strengths, words = [*strengths, push], [*words, value]
+        room, read = 1.0, torch.zeros_like(value)
+        for i in range(len(strengths)) if oldest_first else reversed(range(len(strengths))):
+            part = min(strengths[i], room)
+            read, room = read + part * words[i], room - part
+        held = [(s, w) for s, w in zip(strengths, words, strict=True) if s > 0][::-1]
+        history.append((held, sum(strengths), read))
+    return history
+
+
+@pytest.mark.parametrize("kind", [NeuralStack, NeuralQueue, Pushdown])
+def test_segments_are_what_the_traces_say_was_popped_and_pushed(kind):
+    if kind is Pushdown:
+        model = Pushdown(LSTM(6, 4, generator=seeded()), 2, slots=12, generator=seeded(1))
+    else:
+        model = kind(LSTM(6, 2 + 3, generator=seeded()), 2, slots=12, width=3, generator=seeded(1))
+    with torch.no_grad():
+        model.W_heads.mul_(6)
+    us = drive()
+    traces = analysis.segment_traces(model, integrate(model, us, dt=1.0).xs, us)
+    for trial in range(4):
+        told = [part[:, trial] for part in traces.told]
+        told[:2] = [[float(v) for v in part[:, 0]] for part in told[:2]]
+        for k, (held, length, read) in enumerate(segments_by_hand(*told, kind is NeuralQueue)):
+            there = traces.strengths[k, trial] > 0
+            assert int(there.sum()) == len(held)
+            assert torch.allclose(traces.strengths[k, trial][there], torch.tensor([s for s, _ in held]), atol=1e-12)
+            assert torch.allclose(
+                traces.words[k, trial][there],
+                torch.stack([w for _, w in held]) if held else traces.words[k, trial][there],
+                atol=1e-12,
+            )
+            assert not traces.words[k, trial][~there].any()
+            assert math.isclose(float(traces.length[k, trial]), length, abs_tol=1e-12)
+            assert torch.allclose(traces.seen[k, trial], read, atol=1e-12)
+    with pytest.raises(TypeError, match="SegmentsState, got a Tensor"):
+        analysis.segment_traces(model, torch.zeros(3), us)
+    with pytest.raises(TypeError, match="got a DNC"):
+        analysis.segment_traces(computer(), torch.zeros(3), us)
 
 
 # --- places and moves -------------------------------------------------------------------------------------------------

@@ -67,8 +67,10 @@ from ctrnn.analysis.timescales import autocorrelation as autocorrelation
 from ctrnn.analysis.timescales import timescales as timescales
 from ctrnn.analysis.weightings import HeadTraces as HeadTraces
 from ctrnn.analysis.weightings import Places as Places
+from ctrnn.analysis.weightings import SegmentTraces as SegmentTraces
 from ctrnn.analysis.weightings import StackTraces as StackTraces
 from ctrnn.analysis.weightings import head_moves as head_moves
 from ctrnn.analysis.weightings import head_places as head_places
 from ctrnn.analysis.weightings import head_traces as head_traces
+from ctrnn.analysis.weightings import segment_traces as segment_traces
 from ctrnn.analysis.weightings import stack_traces as stack_traces

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.models.memory import DNC, NTM, StackRNN
+from ctrnn.models._units import Input
+from ctrnn.models.memory import DNC, NTM, NeuralStack, Pushdown, StackRNN
 from ctrnn.models.memory.dnc import Interface
 from ctrnn.models.memory.ntm import Focus
+from ctrnn.models.memory.segments import Commands, newest_first, shares
 
 
 class HeadTraces(NamedTuple):
@@ -50,6 +52,21 @@ class StackTraces(NamedTuple):
     actions: Float[Tensor, "*lead stack action"]
     pushed: Float[Tensor, "*lead stack word"]
     seen: Float[Tensor, "*lead read word"]
+
+
+class SegmentTraces(NamedTuple):
+    """What a neural stack or queue or a pushdown automaton holds and is told in states of it.
+
+    strengths: how long each segment is, the newest first; in front is the row to which the next push goes. words: what
+    each holds, 0 where nothing is. length: of all together. seen: what the controller reads in the next step. told: how
+    much to pop and to push, and of what.
+    """
+
+    strengths: Float[Tensor, "*lead row"]
+    words: Float[Tensor, "*lead row word"]
+    length: Float[Tensor, "*lead"]
+    seen: Float[Tensor, "*lead word"]
+    told: Commands
 
 
 class Places(NamedTuple):
@@ -101,7 +118,30 @@ def stack_traces(model: StackRNN, xs: State) -> StackTraces:
     return StackTraces(x.stacks, *model.commands(model.controller.readout(x.controller)), model.read(x))
 
 
-def _states(model: NTM | DNC | StackRNN, xs: Any) -> Any:
+@torch.no_grad()
+def segment_traces(model: NeuralStack | Pushdown, xs: State, us: Input) -> SegmentTraces:
+    """What the segments did in each of these states: `segment_traces(model, run.xs, run.us)`, as in `head_traces`.
+
+    Raises:
+        TypeError: the model holds no segments, or these are no states of it.
+    """
+    if not isinstance(model, (NeuralStack, Pushdown)):
+        raise TypeError(
+            f"segment_traces looks into a NeuralStack, NeuralQueue or Pushdown, got a {type(model).__name__}."
+        )
+    x = _states(model, xs)
+    order = newest_first(x.place)
+    words = shares(x.strengths, torch.ones_like(x.strengths)).unsqueeze(-1) * x.contents
+    return SegmentTraces(
+        x.strengths.gather(-1, order),
+        words.gather(-2, order.unsqueeze(-1).expand_as(words)),
+        model.length(x),
+        model.read(x).squeeze(-2),
+        model.commands(model.controller.readout(x.controller), us),
+    )
+
+
+def _states(model: NTM | DNC | StackRNN | NeuralStack | Pushdown, xs: Any) -> Any:
     """The states, checked and detached."""
     own = model.initial_state()
     # By name, as the states of a loaded Trajectory have this form but are of another class.
