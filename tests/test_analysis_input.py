@@ -110,6 +110,30 @@ def test_a_map_that_leaves_torch_has_no_derivative_rather_than_a_wrong_one():
             call(halved, torch.ones(4, 2))
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda fn, x: analysis.jacobian(fn, x),
+        lambda fn, x: analysis.fixed_points(fn, x),
+        lambda fn, x: analysis.speed(fn, x),
+        lambda fn, x: analysis.lyapunov_spectrum(fn, x, duration=5.0),
+        lambda fn, x: analysis.continue_equilibria(lambda x, p: fn(x), x[0], None, (0.0, 1.0)),
+    ],
+)
+def test_a_map_that_returns_no_state_is_named(call):
+    with pytest.raises(ValueError, match=r"next state has the shape .*1,?\), its state .*2,?\)"):
+        call(lambda x: x[..., :1] ** 2, torch.ones(4, 2))
+    with pytest.raises(TypeError, match="next state must be a Tensor like its state, got float"):
+        call(lambda x: 3.0, torch.ones(4, 2))
+
+
+def test_jacobians_are_as_precise_as_the_wider_of_network_and_states():
+    x = torch.full((3,), 0.25)
+    for model, states in ((net(), x.float()), (net().float(), x), (net(), x)):
+        torch.testing.assert_close(analysis.jacobian(model, states), analysis.jacobian(net(), x), rtol=1e-6, atol=1e-7)
+    assert analysis.jacobian(net().float(), x.float()).dtype == torch.float32
+
+
 def test_silence_is_as_many_inputs_as_the_network_has_for_every_state(generator):
     model = NTM.example()  # lays its input beside what it has read
     x = tree.map(lambda leaf: torch.rand(leaf.shape, generator=generator), model.initial_state(2, 3))

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -111,6 +112,12 @@ def test_non_normality_is_0_for_a_rotation_and_1_for_a_chain(generator):
     chain = torch.diag(torch.ones(4), 1)
     found = analysis.non_normality(torch.stack([rotation, chain, torch.zeros(5, 5)]))
     torch.testing.assert_close(found, torch.tensor([0.0, 1.0, 0.0]), atol=1e-7, rtol=0)
+
+
+def test_arrays_are_no_jacobians():
+    for call in (lambda J: analysis.modes(J, "flow"), analysis.non_normality):
+        with pytest.raises(TypeError, match="got ndarray"):
+            call(np.eye(2))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.analysis._arclength import Array
-from ctrnn.analysis._system import Dynamics, in_float64, local
+from ctrnn.analysis._system import Dynamics, in_float64, local, mapped
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
 
@@ -52,7 +52,7 @@ class Equilibria:
         """dx/dt, or step(x) - x, (D,) at z = (x, p)."""
         x = z[:-1]
         if not isinstance(self.system, Model | Step):
-            return tree.ravel(self.system(tree.unravel(x, self.like, 0), z[-1]), 0) - x
+            return tree.ravel(mapped(self.system, tree.unravel(x, self.like, 0), z[-1]), 0) - x
         values = dict(self.values(z[-1]))
         u = values.pop("u", self.u)
         prefix = "model." if isinstance(self.system, Step) else ""

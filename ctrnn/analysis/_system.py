@@ -56,7 +56,18 @@ def local(system: Dynamics, like: State, batch_ndim: int, call: Callable[..., St
         return Local(ravelled(lambda x, u: call(_zero(x), x, u)), False)
     if not callable(system):
         raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
-    return Local(_differentiable(ravelled(lambda x, u: system(x) if u is None else system(x, u))), True)
+    return Local(_differentiable(ravelled(lambda x, u: mapped(system, x, u))), True)
+
+
+def mapped(system: Callable[..., Any], x: State, *more: Any) -> State:
+    """The next state of a callable map, which is called without what is None.
+
+    Raises:
+        TypeError, ValueError: it returns something else than a state of the shape of x.
+    """
+    new: State = system(x, *[argument for argument in more if argument is not None])
+    tree.same_form(x, new, "next state")
+    return new
 
 
 def _differentiable(move: Callable[[Tensor, Tensor | None], Tensor]) -> Callable[[Tensor, Tensor | None], Tensor]:

@@ -21,6 +21,7 @@ from ctrnn.analysis._system import (
     linearised,
     local,
     model_of,
+    own_state,
 )
 from ctrnn.dynamics import Model
 from ctrnn.solvers import Step
@@ -38,9 +39,9 @@ def _matched(system: Dynamics, x: State) -> Dynamics:
 
 
 def jacobian(system: Dynamics, x: State, u: Float[Tensor, "*batch input"] | None = None) -> Float[Tensor, "*batch D D"]:
-    """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at x (*batch, ...), in the dtype of x.
+    """d(dx/dt)/dx of a Model, or d(next state)/dx of a Step or a callable map, at x (*batch, ...).
 
-    A float32 network is looked at in float64 where x is, through a copy.
+    It is computed in the wider precision of network and x; a float32 network is looked at in float64 through a copy.
 
     Args:
         system: a Model (flow), a Step with its dt, or a callable map.
@@ -154,6 +155,7 @@ def modes(jacobian: Float[Tensor, "*batch D D"], kind: Kind, dt: float = 1.0) ->
     """Eigenvalues with right and left eigenvectors of Jacobians of a flow, or of a map whose step takes the time dt.
 
     Raises:
+        TypeError: the Jacobians are no Tensor.
         ValueError: the matrices are not square or finite, `kind` is neither "flow" nor "map", or dt is not positive.
     """
     if kind not in ("flow", "map"):
@@ -173,6 +175,8 @@ def modes(jacobian: Float[Tensor, "*batch D D"], kind: Kind, dt: float = 1.0) ->
 
 
 def _check_square(jacobian: Tensor) -> None:
+    if not isinstance(jacobian, Tensor):
+        raise TypeError(f"a Jacobian is a Tensor, got {type(jacobian).__name__}: convert it with torch.as_tensor.")
     if jacobian.ndim < 2 or jacobian.shape[-1] != jacobian.shape[-2]:
         raise ValueError(f"a Jacobian is square (*batch, D, D), got the shape {tuple(jacobian.shape)}.")
     if not bool(torch.isfinite(jacobian).all()):
@@ -185,6 +189,7 @@ def non_normality(jacobian: Float[Tensor, "*batch D D"]) -> Float[Tensor, "*batc
     Henrici's departure from normality (1962, Numer. Math. 4:24), relative; 0 for a matrix of zeros.
 
     Raises:
+        TypeError: the Jacobians are no Tensor.
         ValueError: the matrices are not square or not finite.
     """
     _check_square(jacobian)
@@ -204,6 +209,10 @@ class _At(NamedTuple):
 def _rows(system: Dynamics, x: State, u: Tensor | None) -> _At:
     batch = batch_shape(system, x)
     check_drive(system, u, batch)
+    own = own_state(system)
+    if own is not None:
+        wider = torch.promote_types(tree.leaves(own)[0].dtype, tree.leaves(x)[0].dtype)
+        x = tree.map(lambda leaf: leaf.to(wider), x)
     system = _matched(system, x)
     flat = tree.ravel(x, len(batch))
     rows = flat.reshape(-1, flat.shape[-1])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._system import Dynamics, batch_shape, in_float64
+from ctrnn.analysis._system import Dynamics, batch_shape, in_float64, mapped
 from ctrnn.analysis._tangent import Map, System, tangent
 from ctrnn.dynamics import Model
 from ctrnn.errors import NonFiniteState
@@ -149,7 +149,7 @@ def _steps(system: Dynamics, events: State, dt: float | None, solver: Solver | N
             "a callable map has iterations, and neither dt nor solver: pass none, and durations in iterations, or a "
             "Model for a flow."
         )
-    return System(flat(lambda t, x, u: system(x) if u is None else system(x, u)), 1.0)
+    return System(flat(lambda t, x, u: mapped(system, x, u)), 1.0)
 
 
 def _start(system: Dynamics, x0: State) -> tuple[Tensor, State, torch.Size]:
