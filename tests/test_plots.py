@@ -136,6 +136,15 @@ def test_tensors_with_gradients_are_drawn_as_they_are(ax):
     np.testing.assert_allclose(ax.collections[0].get_offsets(), [[0, 1]])
 
 
+def test_paths_and_points_have_as_many_coordinates_as_the_axes(ax):
+    space = Figure().add_subplot(projection="3d")
+    for axes, x in ((ax, torch.zeros(5, 3)), (space, torch.zeros(5, 2)), (ax, torch.zeros(2))):
+        with pytest.raises(ValueError, match=r"these axes have [23] coordinates, .* project states first"):
+            plots.trajectories(axes, x)
+        with pytest.raises(ValueError, match=r"these axes have [23] coordinates, .* project states first"):
+            plots.points(axes, x, torch.ones(len(x), dtype=torch.bool))
+
+
 def test_no_variance_has_no_share(ax):
     with pytest.raises(ValueError, match="nothing moves"):
         plots.variance_explained(ax, torch.zeros(3))

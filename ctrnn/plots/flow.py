@@ -17,8 +17,12 @@ INDEX_MARKERS = ("s", "x", "^", "*", "P")  # of points with 0 (neutral), 1, 2, 3
 def trajectories(
     ax: Axes, xs: Float[Any, "time *batch axis"], *, color: str = TRAJECTORY, label: str | None = None
 ) -> Axes:
-    """Draw paths through two or three coordinates, thin and blue as is the field's habit; `ax` is 3-D for three."""
-    paths = array(xs)
+    """Draw paths through two or three coordinates, thin and blue as is the field's habit; `ax` is 3-D for three.
+
+    Raises:
+        ValueError: the paths have another number of coordinates than the axes.
+    """
+    paths = _coordinates(ax, xs)
     flat = paths.reshape(paths.shape[0], -1, paths.shape[-1])
     for i in range(flat.shape[1]):
         ax.plot(*flat[:, i].T, color=color, lw=0.5, alpha=0.6, label=label if i == 0 else None, zorder=1)
@@ -43,9 +47,10 @@ def points(
         size: of a marker, in square points.
 
     Raises:
-        ValueError: there are not as many flags or numbers as points.
+        ValueError: the points have another number of coordinates than the axes, or there are not as many flags or
+            numbers as points.
     """
-    x, stable = array(x), array(stable, bool)
+    x, stable = _coordinates(ax, x), array(stable, bool)
     index = np.zeros(len(x), dtype=int) if unstable is None else array(unstable)
     if stable.shape != x.shape[:1] or index.shape != x.shape[:1]:
         raise ValueError(f"{len(x)} points need a flag (and a number) each, got {stable.shape} and {index.shape}.")
@@ -63,6 +68,17 @@ def points(
             style: dict[str, Any] = {"s": size, "color": color, "marker": marker, "lw": 1.0, "zorder": 3, **front}
             ax.scatter(*x[chosen].T, label=f"{name} ({chosen.sum()})", **style)
     return ax
+
+
+def _coordinates(ax: Axes, x: Any) -> Any:
+    values = array(x)
+    axes = 3 if hasattr(ax, "get_zlim") else 2
+    if values.ndim < 2 or values.shape[-1] != axes:
+        raise ValueError(
+            f"these axes have {axes} coordinates, so {axes} are drawn along the last axis, got the shape "
+            f"{values.shape}: project states first (Subspace.project), or make the axes with projection='3d'."
+        )
+    return values
 
 
 def mode_lines(
