@@ -1,11 +1,16 @@
 """Bifurcation diagrams show what the branches hold."""
 
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 from matplotlib.figure import Figure
 
 from ctrnn import analysis, plots
+from ctrnn.analysis import CycleBranch
+from ctrnn.analysis.continuation import Point
+from ctrnn.plots.bifurcation import MARKERS
 from ctrnn.plots.style import QUIET
 from tests.test_continuation import two_neurons
 
@@ -50,3 +55,11 @@ def test_the_period_is_drawn_along_the_branch(found):
 def test_a_coordinate_that_does_not_exist_is_named(found):
     with pytest.raises(ValueError, match=r"unit = 2: .* coordinates 0 to 1"):
         plots.equilibria(Figure().subplots(), found[0], 2)
+
+
+def test_every_kind_of_special_point_has_a_marker_and_a_name_of_its_own():
+    of_cycles = get_args(CycleBranch.__annotations__["points"])[0]
+    assert set(MARKERS) == {*get_args(Point), *get_args(of_cycles)}
+    assert len({name for _, _, name in MARKERS.values()}) == len(MARKERS)
+    for kinds in (get_args(Point), get_args(of_cycles)):
+        assert len({MARKERS[kind][:2] for kind in kinds}) == len(kinds)

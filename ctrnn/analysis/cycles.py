@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Bool, Complex, Float
+from scipy.sparse import csc_array, csr_array, vstack
+from scipy.sparse.csgraph import connected_components
+from scipy.sparse.linalg import splu
 from torch import Tensor
 
 from ctrnn import _tree as tree
@@ -222,7 +225,7 @@ def _special(cycles: Cycles, stride: Stride) -> Special:
         found: Found = []
         for kind, test in (
             (CycleFold, lambda place: float(place.tangent[-1])),
-            (CycleBranchPoint, lambda place: signed_least(others(place) - 1) * np.sign(place.tangent[-1])),
+            (CycleBranchPoint, lambda place: _orientation(cycles, place) * np.abs(others(place) - 1).min(initial=1.0)),
             (PeriodDoubling, lambda place: signed_least(others(place) + 1)),
             (Torus, lambda place: signed_least(_pairs(others(place)) - 1)),
         ):
@@ -239,6 +242,17 @@ def _special(cycles: Cycles, stride: Stride) -> Special:
         lambda place: np.abs(others(place)) - 1,
         lambda point: 2 if isinstance(point, Torus) else 1,
     )
+
+
+def _orientation(cycles: Cycles, place: Place) -> float:
+    """The sign of the determinant of [jacobian; tangent], which changes where branches cross and at no fold."""
+    lu = splu(csc_array(vstack([cycles.jacobian(place.z), csc_array(place.tangent[None])])))
+    size = len(place.z)
+    swaps = 0
+    for permutation in (lu.perm_r, lu.perm_c):
+        rounds, _ = connected_components(csr_array((np.ones(size), (np.arange(size), permutation))), directed=False)
+        swaps += size - rounds
+    return float((-1) ** swaps * np.prod(np.sign(lu.U.diagonal())))
 
 
 def _pairs(multipliers: Any) -> Any:
