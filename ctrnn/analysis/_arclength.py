@@ -15,6 +15,7 @@ from scipy.sparse import csc_array, spmatrix, vstack
 from scipy.sparse.linalg import splu
 
 Array = NDArray[np.float64]
+TINY = 1e-9  # of a test function, relative to its value at the neighbouring place: zero up to rounding
 
 
 class ContinuationError(RuntimeError):
@@ -46,6 +47,10 @@ class Stride:
     tolerance: float = 1e-10
     iterations: int = 10
     turn: float = 0.95  # least cosine between successive tangents
+
+    def __post_init__(self) -> None:
+        if not (self.first >= 0 and 0 < self.least <= self.most and self.tolerance > 0 and self.iterations > 0):
+            raise ValueError(f"{self}: lengths, tolerance and iterations must be positive, and least <= most.")
 
 
 class Place(NamedTuple):
@@ -174,11 +179,28 @@ def _at_edge(equations: Equations, place: Place, new: Place, edge: float, stride
     guess[-1] = edge
     try:
         z, _ = correct(equations, guess, unit, stride)
-    except NotConverged:  # the edge is a fold
-        return new
-    return Place(
-        z, tangent_at(equations, z, place.tangent), place.arclength + share * (new.arclength - place.arclength)
-    )
+        tangent = tangent_at(equations, z, place.tangent)
+    except NotConverged:  # the branch runs along the edge, or two cross there
+        return _last_inside(equations, place, new, edge, stride)
+    length = float((z - place.z) @ (equations.weights * place.tangent))  # at which `along` comes there too
+    return Place(z, tangent, place.arclength + length)
+
+
+def _last_inside(equations: Equations, place: Place, new: Place, edge: float, stride: Stride) -> Place:
+    """Just before the edge, by bisection of the step."""
+    low, high, last = 0.0, new.arclength - place.arclength, place
+    while high - low > stride.least:
+        middle = (low + high) / 2
+        try:
+            candidate, _ = along(equations, place, middle, stride)
+        except NotConverged:
+            high = middle
+            continue
+        if (candidate.z[-1] - edge) * (new.z[-1] - edge) > 0:
+            high = middle
+        else:
+            low, last = middle, candidate
+    return last
 
 
 def _closes(equations: Equations, first: Place, place: Place, new: Place) -> bool:
@@ -190,6 +212,11 @@ def _closes(equations: Equations, first: Place, place: Place, new: Place) -> boo
     ahead = float(gap @ (equations.weights * place.tangent))
     beside = math.sqrt(max(float(gap @ (equations.weights * gap)) - ahead**2, 0.0))
     return 0 < ahead <= step and beside < 0.1 * step and float(first.tangent @ (equations.weights * new.tangent)) > 0.5
+
+
+def crosses(before: float, after: float) -> bool:
+    """Whether a test changes its sign between two places, or comes to zero at the second, as at the edge of a span."""
+    return abs(before) > TINY * abs(after) and (before * after < 0 or abs(after) <= TINY * abs(before))
 
 
 def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place], float], stride: Stride) -> Place:
@@ -211,7 +238,10 @@ def zero(equations: Equations, place: Place, new: Place, test: Callable[[Place],
         return test(reached)
 
     end = new.arclength - place.arclength
-    if value(0.0) * value(end) > 0:
+    first, last = value(0.0), value(end)
+    if abs(last) <= TINY * abs(first):
+        return reached
+    if first * last > 0:
         raise ContinuationError(
             f"near parameter {place.z[-1]:.6g} a test for special points changed its sign, but not along it: the "
             "branch is known too poorly. Take a shorter stride (Stride(most=...)), or for a cycle more intervals.",

@@ -53,7 +53,7 @@ class Equilibria:
         x = z[:-1]
         if not isinstance(self.system, Model | Step):
             return tree.ravel(mapped(self.system, tree.unravel(x, self.like, 0), z[-1]), 0) - x
-        values = dict(self.values(z[-1]))
+        values = {name: value.to(z) for name, value in self.values(z[-1]).items()}
         u = values.pop("u", self.u)
         prefix = "model." if isinstance(self.system, Step) else ""
         named = {prefix + name: value for name, value in values.items()}
@@ -122,4 +122,5 @@ def named_values(model: Model, parameter: Parameter, u: Tensor) -> Callable[[Ten
 
 def _check_name(model: Model, name: str, tensors: Mapping[str, Tensor]) -> None:
     if name not in tensors:
-        raise ValueError(f"{class_name(model)} has no parameter {name!r}: it has {', '.join(sorted(tensors))}.")
+        hint = " tau is tau0 * exp(log_ratio): vary tau0." if name == "tau" and "tau0" in tensors else ""
+        raise ValueError(f"{class_name(model)} has no parameter {name!r}: it has {', '.join(sorted(tensors))}.{hint}")

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ctrnn.analysis._arclength import Array, Equations, NotConverged, Place, Stride, along, zero
+from ctrnn.analysis._arclength import Array, Equations, NotConverged, Place, Stride, along, crosses, zero
 
 MARGINAL = 1e-8  # distance from the boundary below which the side is left to rounding
 Found = list[tuple[float, Any]]  # arclength and point
@@ -53,7 +53,7 @@ def crossing(
     equations: Equations, before: Place, after: Place, stride: Stride, test: Callable[[Place], float]
 ) -> Place | None:
     """Where a test changes its sign between two places, if it does."""
-    return zero(equations, before, after, test, stride) if test(before) * test(after) < 0 else None
+    return zero(equations, before, after, test, stride) if crosses(test(before), test(after)) else None
 
 
 def signed_least(values: Any) -> float:

@@ -54,9 +54,20 @@ def local(system: Dynamics, like: State, batch_ndim: int, call: Callable[..., St
                 "pass the map that it is, Step(model, solver, dt=...) with the clock's period, or build it relaxed."
             )
         return Local(ravelled(lambda x, u: call(_zero(x), x, u)), False)
-    if not callable(system):
-        raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
+    check_map(system)
     return Local(_differentiable(ravelled(lambda x, u: mapped(system, x, u))), True)
+
+
+def check_map(system: Callable[..., Any]) -> None:
+    """Raise TypeError unless a system that is neither Model nor Step can be a map (x[, u]) -> x."""
+    if isinstance(system, nn.RNNCellBase | nn.RNNBase):
+        raise TypeError(
+            f"a torch.nn.{class_name(system)} takes (input, state): its state would be taken for the input. Pass "
+            "Step(Model.from_torch(module), Iterate(), dt=1.0)."
+        )
+    if not callable(system) or isinstance(system, type):
+        given = f"the class {system.__name__}" if isinstance(system, type) else type(system).__name__
+        raise TypeError(f"analysis needs a Model, a Step or a callable map, got {given}.")
 
 
 def mapped(system: Callable[..., Any], x: State, *more: Any) -> State:

@@ -29,7 +29,8 @@ class Basins(NamedTuple):
     @property
     def share(self) -> Float[Tensor, " attractor"]:
         """Fraction of the starts that come to each attractor; what is missing to 1 is undecided."""
-        return torch.stack([(self.label == k).double().mean() for k in range(len(self.attractors))])
+        rows = torch.arange(len(self.attractors), device=self.label.device)
+        return (self.label.flatten() == rows[:, None]).double().mean(-1)
 
 
 def plane_grid(x_range: tuple[float, float], y_range: tuple[float, float], resolution: int) -> Float[Tensor, "y x 2"]:

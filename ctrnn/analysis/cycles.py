@@ -201,7 +201,7 @@ def _from_hopf(cycles: Cycles, hopf: Hopf) -> Place:
 
 
 def _from_orbit(cycles: Cycles, orbit: Orbit, span: tuple[float, float], stride: Stride) -> Place:
-    closed = torch.cat([orbit.x, orbit.x[:1]]).double().numpy()
+    closed = torch.cat([orbit.x, orbit.x[:1]]).detach().double().cpu().numpy()
     ticks = np.linspace(0, 1, len(closed))
     guess = np.stack([np.interp(cycles.times, ticks, column) for column in closed.T], -1)
     cycles.reference = guess

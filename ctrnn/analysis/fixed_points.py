@@ -1,5 +1,6 @@
 """Fixed and slow points: where a flow stands still or a map returns its argument, or nearly so."""
 
+import warnings
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -162,6 +163,9 @@ def fixed_points(
         unique: points closer than this, relative to the spread of the starts, are one.
         reach: points further from the centre of the starts than this times the furthest start are dropped.
 
+    Warns:
+        UserWarning: nothing was found within reach, but roots beyond it.
+
     Raises:
         TypeError: starts or u are no floating-point Tensors.
         ValueError: starts or u of a wrong shape, the flow of a clocked network, starts that are not finite, or a
@@ -175,6 +179,10 @@ def fixed_points(
         raise ValueError(f"tol = {tol} already accepts what is slower: slow=True is for tol=None, which finds minima.")
     if tol is not None and not tol > 0:
         raise ValueError(f"tol = {tol}: a speed below which a point is accepted is positive; None chooses it.")
+    if not (unique >= 0 and reach > 0 and max_iterations > 0):
+        raise ValueError(
+            f"unique = {unique}, reach = {reach}, max_iterations = {max_iterations}: need unique >= 0, others > 0."
+        )
     starts = tree.map(lambda leaf: leaf.detach().double(), starts)
     x = tree.ravel(starts, 1)
     if not bool(torch.isfinite(x).all()):
@@ -198,6 +206,13 @@ def fixed_points(
         limit = _tolerance(speed[inside], ended.flat[inside], before, slow) if tol is None else tol
         # Without a tolerance, a start that was given up on its way is at no point, however slow it is there.
         there = speed <= limit if tol is not None else (speed <= ROOT) | (ended.flat & (speed <= limit))
+        outside = int((~inside & (speed <= ROOT)).sum())
+        if outside and not bool((inside & there).any()):
+            warnings.warn(
+                f"no point was found, but {outside} starts came to roots further out than reach = {reach:g} times the "
+                "starts: give starts from there, or a greater reach.",
+                stacklevel=2,
+            )
         chosen, point = _distinct(ended.x, speed, drive, inside & there, unique * spread)
         x, drive = ended.x[chosen], None if drive is None else drive[chosen]
         velocity, matrix = linearised(lambda rows: residual(rows, drive), x)

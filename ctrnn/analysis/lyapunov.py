@@ -11,8 +11,9 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._system import Dynamics, batch_shape, in_float64, mapped
+from ctrnn.analysis._system import Dynamics, batch_shape, check_map, in_float64, mapped
 from ctrnn.analysis._tangent import Map, System, tangent
+from ctrnn.drive import Held
 from ctrnn.dynamics import Model
 from ctrnn.errors import NonFiniteState
 from ctrnn.solvers import RK4, Solver, Step
@@ -39,7 +40,7 @@ class LyapunovSpectrum(NamedTuple):
 def lyapunov_spectrum(
     system: Dynamics,
     x0: State,
-    drive: Float[Tensor, "time *batch input"] | Callable[[Tensor], Tensor] | None = None,
+    drive: Float[Tensor, "time *batch input"] | Held | Callable[[Tensor], Tensor] | None = None,
     *,
     k: int | None = None,
     dt: float | None = None,
@@ -63,7 +64,8 @@ def lyapunov_spectrum(
             all rows (row, D), which may have weights of their own.
         x0: state (*batch, ...); each row has its own spectrum, and of small systems dozens of rows cost little more
             than one. Models and Steps are computed in float64, a callable in the precision of x0.
-        drive: samples, one for each step (they begin anew when they end), or a function of time; None is silence.
+        drive: samples, one for each step, or samples Held for a whole number of steps each, so that the flow hears what
+            the map at its longer dt hears; they begin anew when they end. Or a function of time; None is silence.
         k: how many exponents; None is all.
         dt: step of a flow, in the unit of its tau.
         duration: time over which the exponents are averaged.
@@ -142,8 +144,7 @@ def _steps(system: Dynamics, events: State, dt: float | None, solver: Solver | N
         if isinstance(step.solver, RungeKutta):
             return System(move, dt, flat(system), step.solver)
         return System(move, dt)
-    if not callable(system):
-        raise TypeError(f"analysis needs a Model, a Step or a callable map, got {type(system).__name__}.")
+    check_map(system)
     if dt is not None or solver is not None:
         raise ValueError(
             "a callable map has iterations, and neither dt nor solver: pass none, and durations in iterations, or a "
@@ -180,6 +181,8 @@ def _drive(drive: Any, system: Dynamics, dt: float, batch: torch.Size, x: Tensor
             raise ValueError(f"the drive must hold the network's {width} inputs, got the shape {tuple(u.shape)}.")
         return u.to(x).expand(*batch, u.shape[-1]).reshape(len(x), u.shape[-1])
 
+    if isinstance(drive, Held):
+        drive = _each_step(drive, dt)
     if isinstance(drive, Tensor):
         if drive.ndim < 2 or not len(drive):
             raise ValueError(f"drive must be samples (time, *batch, n_in), got the shape {tuple(drive.shape)}.")
@@ -190,9 +193,21 @@ def _drive(drive: Any, system: Dynamics, dt: float, batch: torch.Size, x: Tensor
         return lambda j, t: us[j % len(us)]
     if not callable(drive):
         raise TypeError(
-            f"drive must be samples (time, *batch, n_in) or a function of time, got {type(drive).__name__}."
+            f"drive must be samples (time, *batch, n_in), Held samples or a function of time, got "
+            f"{type(drive).__name__}."
         )
     return lambda j, t: lambda c: rows(drive(t + c * dt))
+
+
+def _each_step(drive: Held, dt: float) -> Tensor:
+    """Held samples as one for each step."""
+    times = 0 if drive.dt is None else round(drive.dt / dt)
+    if drive.dt is None or drive.lengths is not None or drive.t0 or abs(times * dt - drive.dt) > 1e-9 * dt or not times:
+        raise ValueError(
+            f"samples must be held for a whole number of steps of dt = {dt:g}, from t0 = 0 on and without lengths: "
+            "pass Held(us, dt=...) with a multiple of it, or a function of time."
+        )
+    return drive.us.repeat_interleave(times, 0)
 
 
 def _count(name: str, time: float, dt: float, least: int = 1) -> int:

@@ -60,10 +60,11 @@ def manifolds(
         raise TypeError(f"manifolds integrates the flow of a Model forwards and backwards, not {type(model).__name__}.")
     check_drive(model, u, batch_shape(model, saddle, 0))
     saddle = tree.map(lambda leaf: leaf.detach().double()[None], saddle)
-    x = tree.ravel(saddle, 1)[0]
-    drive = None if u is None else u.detach().to(x)
+    at = tree.ravel(saddle, 1)[0]
+    x = at.cpu()
+    drive = None if u is None else u.detach().to(at)
     J = jacobian(model, saddle, None if drive is None else drive[None])[0]
-    values, vectors = torch.linalg.eig(J.detach())
+    values, vectors = torch.linalg.eig(J.detach().cpu())
     order = values.real.argsort()
     if len(x) != 2 or bool(values.imag.any()) or not values.real[order[0]] < 0 < values.real[order[1]]:
         raise ValueError(
@@ -75,8 +76,8 @@ def manifolds(
         def field(t: float, z: np.ndarray) -> np.ndarray:
             del t
             with torch.no_grad():
-                at = torch.from_numpy(z)[None]
-                return sense * move(at, None if drive is None else drive[None])[0].numpy()
+                moved = move(torch.from_numpy(z)[None].to(at), None if drive is None else drive[None])
+                return sense * moved[0].cpu().numpy()
 
         def leaves(t: float, z: np.ndarray) -> float:
             del t

@@ -68,15 +68,15 @@ def phase_plane(
         raise ValueError(f"starts = {starts}: the search needs at least one along each side.")
     origin = tree.map(lambda leaf: leaf.detach().double(), origin)
     centre = tree.ravel(origin, 0)
-    basis = _basis(len(centre), directions).to(centre)
+    basis = _basis(len(centre), directions)
     batched = tree.map(lambda leaf: leaf[None], origin)
     move, is_map = local(in_float64(system), batched, 1)
 
     def velocity(a: Tensor) -> Tensor:
-        states = centre + a @ basis
+        states = centre + (a @ basis).to(centre)
         drive = None if u is None else u.detach().to(states).expand(len(states), -1)
         moved = move(states, drive)
-        return moved - states if is_map else moved
+        return (moved - states if is_map else moved).to(a)
 
     def planar(a: Tensor) -> Tensor:
         return velocity(a) @ basis.mT
@@ -91,7 +91,7 @@ def phase_plane(
     types: list[str] = []
     if directions is None:
         search = (torch.linspace(*span, starts, dtype=torch.float64) for span in (x_range, y_range))
-        rows = centre + _grid(*search) @ basis
+        rows = centre + (_grid(*search) @ basis).to(centre)
         found = _inside(fixed_points(system, tree.unravel(rows, batched, 1), u), centre, x_range, y_range)
         types = equilibrium_types(found.eigenvalues, found.kind)
     shape = (resolution, resolution)
@@ -104,7 +104,7 @@ def phase_plane(
         found,
         types,
         directions is not None,
-        centre,
+        centre.cpu(),
     )
 
 

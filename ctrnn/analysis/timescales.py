@@ -84,7 +84,7 @@ def timescales(
         if not found[:, members].shape[1]:
             raise ValueError(f"the group {name!r} has no units.")
         by_group[name] = float(_fall(found[:, members].nanmean(1, keepdim=True))[0]) * dt
-    ts = dt * torch.arange(lags + 1, dtype=torch.float64)
+    ts = dt * torch.arange(lags + 1, dtype=torch.float64, device=found.device)
     return Timescales(_fall(found) * dt, by_group, ts, found)
 
 
