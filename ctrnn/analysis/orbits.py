@@ -1,19 +1,20 @@
 """One round of a rhythm, cut out of a simulated run."""
 
 import math
-from typing import NamedTuple, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.integrate import solve_ivp
+from scipy.optimize import minimize_scalar
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._integrate import integrate
 from ctrnn._types import State
-from ctrnn.analysis._system import batch_shape, check_drive, constant, in_float64
+from ctrnn.analysis._system import batch_shape, check_drive, in_float64, local
 from ctrnn.dynamics import Model
-from ctrnn.solvers import Dopri5
-from ctrnn.steps import Adaptive, At
 
 
 class Orbit(NamedTuple):
@@ -65,41 +66,45 @@ def simulated_orbit(
         raise ValueError(
             f"transient = {transient}, duration = {duration}, samples = {samples}: need >= 0, > 0, and at least 3."
         )
-    precise_model = cast(Model, in_float64(model))
-    x0 = tree.map(lambda leaf: leaf.detach().double(), x0)
-    drive = constant(u)
-    precise = Adaptive(1e-9, 1e-11)
-
-    def run(x: State, times: Tensor) -> State:
-        with torch.no_grad():
-            span = (0.0, float(times[-1]))
-            return integrate(precise_model, drive, x, t_span=span, solver=Dopri5(), steps=precise, save=At(times)).xs
-
-    settled = x0
+    flow = _field(model, x0, u)
+    start = tree.ravel(tree.map(lambda leaf: leaf.detach().double().cpu(), x0), 0).numpy()
     if transient:
-        settled = tree.map(lambda leaf: leaf[-1], run(x0, torch.tensor([transient], dtype=torch.float64)))
-    times = torch.linspace(0, duration, 4001, dtype=torch.float64)
-    states = run(settled, times)
-    path = tree.ravel(states, 1)
-    distance = (path - path[0]).norm(dim=-1)
-    size = float(distance.max())
-    if size < 1e-6 * (1 + float(path[0].norm())):
+        start = solve_ivp(flow, (0, transient), start, "DOP853", [transient], rtol=1e-9, atol=1e-11).y[:, -1]
+    run = solve_ivp(flow, (0, duration), start, "DOP853", dense_output=True, rtol=1e-9, atol=1e-11)
+
+    def distance(t: Any) -> Any:
+        return np.linalg.norm(run.sol(t).T - start, axis=-1)
+
+    times = np.linspace(0, run.t[-1], 4001)
+    away = distance(times)
+    size = float(away.max())
+    if size < 1e-6 * (1 + float(np.linalg.norm(start))):
         raise ValueError("the run stands still after the transient: there is no rhythm to follow from this start.")
-    away = int((distance > 0.1 * size).nonzero()[0, 0])
-    near = (distance[away:-1] < distance[away + 1 :]) & (distance[away:-1] < 0.1 * size)
-    for k in (near.nonzero()[:, 0] + away).tolist():
-        state, period, width = tree.map(lambda leaf, k=k: leaf[k - 1], states), float(times[k - 1]), 2 * float(times[1])
-        for _ in range(3):  # the closest state, ever finer
-            fine = torch.linspace(0, width, 65, dtype=torch.float64)
-            around = run(state, fine)
-            back = (tree.ravel(around, 1) - path[0]).norm(dim=-1)
-            i = int(back[1:-1].argmin())  # the one before the closest
-            state, period, width = tree.map(lambda leaf, i=i: leaf[i], around), period + float(fine[i]), float(fine[2])
-        if float(back.min()) < closed * size:
-            period += width / 2
-            ticks = torch.arange(1, samples + 1, dtype=torch.float64) * (period / samples)
-            return Orbit(tree.ravel(run(settled, ticks), 1).roll(1, 0), period)
+    left = int((away > 0.1 * size).argmax())
+    near = (away[1:-1] <= away[:-2]) & (away[1:-1] < away[2:]) & (away[1:-1] < 0.1 * size)
+    for k in np.flatnonzero(near) + 1:
+        if k <= left:
+            continue
+        found = minimize_scalar(distance, bounds=(times[k - 1], times[k + 1]), options={"xatol": 1e-10 * duration})
+        if found.fun < closed * size:
+            x = run.sol(np.arange(samples) * (found.x / samples)).T
+            return Orbit(torch.from_numpy(np.ascontiguousarray(x)), float(found.x))
     raise ValueError(
         f"the run does not come back to where it was within {duration:g}: give it a longer duration or transient; or "
         "it is no rhythm (see analysis.lyapunov_spectrum)."
     )
+
+
+def _field(model: Model, x0: State, u: Tensor | None) -> Callable[[float, Any], Any]:
+    """The flow on ravelled states in float64, for scipy, whose one run with dense output serves all."""
+    batched = tree.map(lambda leaf: leaf.detach().double()[None], x0)
+    like = tree.leaves(batched)[0]
+    move = local(in_float64(model), batched, 1).move
+    drive = None if u is None else u.detach().to(like)[None]
+
+    def field(t: float, z: Any) -> Any:
+        del t
+        with torch.no_grad():
+            return move(torch.from_numpy(z)[None].to(like.device), drive)[0].cpu().numpy()
+
+    return field
