@@ -634,7 +634,10 @@ def run(
     limits = {
         solver: bounded(solver, (1, 2, 7), (RELAXED, EXACT) if solver == Euler() else (RELAXED,), taus, seed)
         for solver in (Euler(), Heun())
-    } | {solver: bounded(solver, (1,), (RELAXED,), taus, seed) for solver in (Midpoint(), RK4())}
+    } | {
+        solver: max(bounded(solver, (1,), (RELAXED,), taus, seed + k) for k in range(5))
+        for solver in (Midpoint(), RK4())
+    }
     task = Copy(bits=bits, lengths=(1, LONGEST), same_length=True)
     numbers = [seed + k for k in range(seeds)]
     trained = {case: train(case, task, numbers, units, updates, batch, trials) for case in cases}
@@ -777,7 +780,10 @@ def of_bounds(limits: dict[Solver, float]) -> list[Claim]:
         if isinstance(solver, (Euler, Heun)):
             found.append(Claim.below(text + "dt = tau, tau / 2, tau / 7", worst, 1e-12, DERIVED + ": averages"))
         else:
-            found.append(Claim.at_least(text + "dt = tau", worst, 1e-6, "a counterexample: its steps are no averages"))
+            # RK4 goes astray so rarely that it is a matter of what is drawn.
+            kind = "statistical" if isinstance(solver, RK4) else "exact"
+            source = "a counterexample: its steps are no averages"
+            found.append(Claim.at_least(text + "dt = tau", worst, 1e-6, source, kind))
     return found
 
 
