@@ -148,7 +148,7 @@ def test_the_reading_sums_what_lies_within_the_upper_unit_of_length():
 # --- every dt ---------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     n=st.sampled_from([2, 5, 7, 50]),
     clocked=st.booleans(),
@@ -187,7 +187,7 @@ def test_hundreds_of_pushes_and_pops_in_small_steps_use_no_row_up():
     torch.testing.assert_close(model.read(xs)[::2, 0], torch.tensor([0.9, 0.0]).expand(101, 2), rtol=0, atol=1e-11)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     divisor=st.sampled_from([1, 2, 7]),
@@ -242,7 +242,7 @@ def test_recomputing_gives_the_same_gradient(clocked):
     torch.testing.assert_close(recomputed, stored, rtol=1e-10, atol=1e-13)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(
     seed=st.integers(0, 1000),
     scale=st.sampled_from([0.0, 1.0, 100.0, 1e6]),
