@@ -7,6 +7,7 @@ import torch
 from matplotlib.figure import Figure
 
 from ctrnn import plots
+from ctrnn.models import LSTM
 
 
 @pytest.fixture
@@ -148,3 +149,49 @@ def test_paths_and_points_have_as_many_coordinates_as_the_axes(ax):
 def test_no_variance_has_no_share(ax):
     with pytest.raises(ValueError, match="nothing moves"):
         plots.variance_explained(ax, torch.zeros(3))
+
+
+def test_parts_of_a_state_are_sent_to_be_joined_first(ax):
+    states = LSTM(3, 1).initial_state(5)
+    for draw in (lambda: plots.trajectories(ax, states), lambda: plots.points(ax, states, [True])):
+        with pytest.raises(TypeError, match=r"tuple of 2 parts.*analysis\.ravelled"):
+            draw()
+
+
+def test_directions_that_do_not_fit_their_points_are_refused(ax):
+    x, values = np.zeros((2, 2)), np.ones((2, 3))
+    for directions, some in (
+        (np.ones((2, 3, 3)), values),
+        (np.ones((2, 2, 3)), values[:, :2]),
+        (np.ones((1, 2, 3)), values),
+        (np.ones((2, 2)), values),
+    ):
+        with pytest.raises(ValueError, match=r"2 points in 2 coordinates need directions of shape \(2, 2, mode\)"):
+            plots.mode_lines(ax, x, directions, some, "flow")
+    with pytest.raises(ValueError, match="these axes have 2 coordinates"):
+        plots.mode_lines(ax, np.zeros((2, 3)), np.ones((2, 3, 3)), values, "flow")
+
+
+@pytest.mark.parametrize("limit", [0.0, -1e-3, np.nan])
+def test_a_limit_that_has_no_logarithm_is_refused(ax, limit):
+    with pytest.raises(ValueError, match=r"limit = .* positive"):
+        plots.q_histogram(ax, [1e-3], limit=limit)
+
+
+def test_paths_name_the_axes_that_have_no_name_yet(ax):
+    space = Figure().add_subplot(projection="3d")
+    ax.set_ylabel("rate")
+    plots.trajectories(ax, np.zeros((3, 2)))
+    plots.trajectories(space, np.zeros((3, 3)))
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$x_1$", "rate")
+    assert (space.get_xlabel(), space.get_ylabel(), space.get_zlabel()) == ("$x_1$", "$x_2$", "$x_3$")
+
+
+def test_scores_with_gradients_are_drawn_as_they_are(ax):
+    scores = torch.tensor([[1.0, 2.0], [3.0, 4.0]]).requires_grad_()
+    plots.by_seed(ax, {"a": scores[0]}, ["k"])
+    plots.sweep(ax, [0, 1], scores, label="b", color="k")
+    plots.heat(ax, scores, 0.5)
+    assert list(ax.lines[0].get_xdata()) == [1.5, 1.5]
+    assert ax.lines[-1].get_ydata().tolist() == [2.0, 3.0]
+    assert ax.images[0].get_array().tolist() == [[1.0, 3.0], [2.0, 4.0]]

@@ -57,6 +57,29 @@ def test_a_coordinate_that_does_not_exist_is_named(found):
         plots.equilibria(Figure().subplots(), found[0], 2)
 
 
+def test_axes_without_a_name_get_one_and_names_given_before_stay(found):
+    equilibria, cycles = found
+    ax = plots.equilibria(Figure().subplots(), equilibria, -1)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("parameter", "$x_{2}$")
+    ax = Figure().subplots()
+    ax.set_xlabel("$w$")
+    plots.cycles(ax, cycles)
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("$w$", "$x_{1}$")
+    assert plots.period(Figure().subplots(), cycles).get_ylabel() == "period / $\\tau$"
+
+
+def test_a_branch_of_another_kind_is_sent_to_where_it_is_drawn(found):
+    equilibria, cycles = found
+    ax = Figure().subplots()
+    for draw in (plots.cycles, plots.period):
+        with pytest.raises(TypeError, match=r"draws a CycleBranch.*got Branch: plots\.equilibria draws that"):
+            draw(ax, equilibria)
+    with pytest.raises(TypeError, match=r"draws a Branch.*got CycleBranch: plots\.cycles draws that"):
+        plots.equilibria(ax, cycles)
+    with pytest.raises(TypeError, match=r"continue_cycles returns, got list\."):
+        plots.cycles(ax, [1.0])
+
+
 def test_every_kind_of_special_point_has_a_marker_and_a_name_of_its_own():
     of_cycles = get_args(CycleBranch.__annotations__["points"])[0]
     assert set(MARKERS) == {*get_args(Point), *get_args(of_cycles)}

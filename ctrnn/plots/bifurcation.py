@@ -23,7 +23,7 @@ from ctrnn.analysis import (
     PeriodDoubling,
     Torus,
 )
-from ctrnn.plots._array import array
+from ctrnn.plots._array import array, name_axes
 from ctrnn.plots.style import INPUT, OUTPUT, QUIET, STABLE, TARGET, TRAJECTORY, UNSTABLE
 
 # Marker, colour and name of each kind of point; the shapes are those of PyCoBi and XPPAUT's users.
@@ -44,12 +44,15 @@ def equilibria(ax: Axes, branch: Branch, unit: int = 0, *, label: str | None = N
     """One coordinate of a branch of equilibria, and its special points, against the parameter.
 
     Raises:
+        TypeError: this is no branch of equilibria.
         ValueError: the state has no such coordinate.
     """
+    _check_kind(branch, Branch, "equilibria")
     _check(branch.x.shape[-1], unit)
     _line(ax, branch.parameter, branch.x[:, unit], branch.stable, color, label)
     for point in branch.points:
         _mark(ax, type(point), point.parameter, float(point.x[unit]))
+    name_axes(ax, "parameter", _coordinate(branch.x.shape[-1], unit))
     return ax
 
 
@@ -57,23 +60,46 @@ def cycles(ax: Axes, branch: CycleBranch, unit: int = 0, *, label: str | None = 
     """The greatest and the least value of one coordinate on each cycle, and special points, against the parameter.
 
     Raises:
+        TypeError: this is no branch of cycles.
         ValueError: the state has no such coordinate.
     """
+    _check_kind(branch, CycleBranch, "cycles")
     _check(branch.orbits.shape[-1], unit)
     values = branch.orbits[:, :, unit]
     _line(ax, branch.parameter, values.amax(1), branch.stable, color, label)
     _line(ax, branch.parameter, values.amin(1), branch.stable, color, None)
     for point in branch.points:
         _mark(ax, type(point), point.parameter, float(point.orbit[:, unit].max()))
+    name_axes(ax, "parameter", _coordinate(branch.orbits.shape[-1], unit))
     return ax
 
 
 def period(ax: Axes, branch: CycleBranch, *, label: str | None = None, color: str = TRAJECTORY) -> Axes:
-    """The period of each cycle, and special points, against the parameter."""
+    """The period of each cycle, and special points, against the parameter.
+
+    Raises:
+        TypeError: this is no branch of cycles.
+    """
+    _check_kind(branch, CycleBranch, "period")
     _line(ax, branch.parameter, branch.period, branch.stable, color, label)
     for point in branch.points:
         _mark(ax, type(point), point.parameter, point.period)
+    name_axes(ax, "parameter", "period / $\\tau$")
     return ax
+
+
+def _check_kind(branch: Any, kind: type, function: str) -> None:
+    names = {Branch: "equilibria", CycleBranch: "cycles"}
+    if not isinstance(branch, kind):
+        instead = f": plots.{names[type(branch)]} draws that" if type(branch) in names else ""
+        raise TypeError(
+            f"plots.{function} draws a {kind.__name__}, what analysis.continue_{names[kind]} returns, "
+            f"got {type(branch).__name__}{instead}."
+        )
+
+
+def _coordinate(size: int, unit: int) -> str:
+    return f"$x_{{{unit % size + 1}}}$"
 
 
 def _check(size: int, unit: int) -> None:

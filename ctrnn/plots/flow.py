@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Bool, Complex, Float, Int
 from matplotlib.axes import Axes
 from numpy.typing import ArrayLike
+from torch import Tensor
 
-from ctrnn.plots._array import array
+from ctrnn.plots._array import array, name_axes
 from ctrnn.plots.spectra import is_unstable
 from ctrnn.plots.style import STABLE, TRAJECTORY, UNSTABLE
 
@@ -20,12 +21,14 @@ def trajectories(
     """Draw paths through two or three coordinates, thin and blue as is the field's habit; `ax` is 3-D for three.
 
     Raises:
+        TypeError: the states are a tuple of parts.
         ValueError: the paths have another number of coordinates than the axes.
     """
     paths = _coordinates(ax, xs)
     flat = paths.reshape(paths.shape[0], -1, paths.shape[-1])
     for i in range(flat.shape[1]):
         ax.plot(*flat[:, i].T, color=color, lw=0.5, alpha=0.6, label=label if i == 0 else None, zorder=1)
+    name_axes(ax, "$x_1$", "$x_2$", "$x_3$" if paths.shape[-1] == 3 else "")
     return ax
 
 
@@ -47,6 +50,7 @@ def points(
         size: of a marker, in square points.
 
     Raises:
+        TypeError: the points are a tuple of parts.
         ValueError: the points have another number of coordinates than the axes, or there are not as many flags or
             numbers as points.
     """
@@ -71,6 +75,11 @@ def points(
 
 
 def _coordinates(ax: Axes, x: Any) -> Any:
+    if isinstance(x, tuple) and any(isinstance(part, Tensor) for part in x):
+        raise TypeError(
+            f"states of {type(x).__name__} are a tuple of {len(x)} parts: join these with analysis.ravelled(states), "
+            "and project the result to the coordinates of the axes (Subspace.project)."
+        )
     values = array(x)
     axes = 3 if hasattr(ax, "get_zlim") else 2
     if values.ndim < 2 or values.shape[-1] != axes:
@@ -101,8 +110,19 @@ def mode_lines(
         eigenvalues: one for each direction.
         kind: whether a mode is unstable outside the unit circle (map) or right of the imaginary axis (flow).
         scale: length of a line to each side of its point, for an eigenvalue of modulus 1 and a vector in the plane.
+
+    Raises:
+        TypeError: the points are a tuple of parts.
+        ValueError: points or directions have another number of coordinates than the axes, or there is not a direction
+            for each eigenvalue.
     """
-    x, directions, values = array(x), array(directions), array(eigenvalues)
+    x, directions, values = _coordinates(ax, x), array(directions), array(eigenvalues)
+    if directions.ndim != 3 or directions.shape[:2] != x.shape or values.shape != (len(x), directions.shape[-1]):
+        raise ValueError(
+            f"{len(x)} points in {x.shape[-1]} coordinates need directions of shape ({len(x)}, {x.shape[-1]}, mode) "
+            f"and eigenvalues ({len(x)}, mode), got {directions.shape} and {values.shape}: bring the directions "
+            "into the points' coordinates first (Subspace.project_directions, or components @ modes.right)."
+        )
     for i, mode in zip(*np.nonzero(is_unstable(values, kind)), strict=True):
         vector = directions[i, :, mode]
         half = scale * abs(values[i, mode]) * (vector.imag if values[i, mode].imag < 0 else vector.real)

@@ -62,7 +62,12 @@ def q_histogram(
 
     q = speed^2 / 2 (Sussillo & Barak 2013). What is exactly 0 is counted at the least q that double precision tells
     from it at a speed of one rounding error, 1e-33; what is not finite is left out and counted in the axis label.
+
+    Raises:
+        ValueError: the limit is not positive.
     """
+    if limit is not None and not limit > 0:
+        raise ValueError(f"limit = {limit}: it is drawn at its logarithm, so it must be positive; None leaves it out.")
     values = array(q).ravel()
     finite = np.isfinite(values)
     logs = np.log10(np.maximum(values[finite], 1e-33))
