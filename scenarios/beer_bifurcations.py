@@ -27,10 +27,9 @@ from ctrnn.models import BeerCTRNN
 from ctrnn.plots.style import INPUT, OUTPUT, QUIET, STABLE, TRAJECTORY, UNSTABLE
 from ctrnn.results import Claim, Result, main, progress
 
+MESH = 120  # intervals: fine enough for a cycle that creeps by four saddle-nodes
 BEER = "Beer (1995), Adaptive Behavior 3:469"
 KNOWN = {4.01: 25.1958, 4.1: 25.7845, 4.5: 28.9999, 5.0: 35.406, 5.5: 48.767, 6.0: 110.26}  # period at w, by RK4
-
-MESH, STRIDE = 120, analysis.Stride(first=0.01, most=0.15)  # fine enough for a cycle that creeps by four saddle-nodes
 
 
 class One(NamedTuple):
@@ -55,19 +54,20 @@ def run(*, quick: bool = False, seed: int = 0, seeds: int = 1, longest: float = 
     """Continue equilibria and cycles, and check every point against the equations.
 
     Args:
-        quick: fewer self-weights and shorter branches.
+        quick: fewer self-weights and periods, longer strides and shorter branches.
         seed: of the starts from which the outer equilibria are searched.
         seeds: not used, nothing else is random.
         longest: period at which the branch of cycles ends, in tau.
     """
     del seeds
+    longest = 400.0 if quick else longest
     report = progress(3, "branches")
     one = one_neuron(
-        0.3 if quick else 0.1, [6.0] if quick else [4.01, 4.02, 4.05, 4.1, 4.2, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0]
+        1.0 if quick else 0.1, [6.0] if quick else [4.01, 4.02, 4.05, 4.1, 4.2, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0]
     )
     report(1)
-    periods = [4.5, 5.0] if quick else list(KNOWN)
-    two = two_neurons(longest, periods, seed)
+    periods = [4.5] if quick else list(KNOWN)
+    two = two_neurons(longest, 0.4 if quick else 0.15, periods, seed)
     report(2)
     witness = {w: period_by_scipy(w) for w in periods}
     after = end_of(6.3)
@@ -117,13 +117,14 @@ def centre(w: float, c: float) -> Tensor:
     return torch.tensor([w + c, w - c], dtype=torch.float64) / 2
 
 
-def two_neurons(longest: float, periods: list[float], seed: int) -> Two:
+def two_neurons(longest: float, most: float, periods: list[float], seed: int) -> Two:
     """The central branch, its cycles, and the branches beyond w = 6.15 that it does not reach."""
+    stride = analysis.Stride(first=0.01, most=most)
     model, values = circuit(3.0), family(1.0)
     central = analysis.continue_equilibria(model, centre(3.0, 1.0), values, (3.0, 7.5))
     hopf = next(point for point in central.points if isinstance(point, Hopf))
     cycles = analysis.continue_cycles(
-        model, hopf, values, (3.0, 7.5), intervals=MESH, max_period=longest, stride=STRIDE
+        model, hopf, values, (3.0, 7.5), intervals=MESH, max_period=longest, stride=stride
     )
     found = {
         w: float(analysis.continue_cycles(model, hopf, values, (3.0, w), intervals=MESH).period[-1]) for w in periods
@@ -414,7 +415,7 @@ def _cusp(ax: Axes, one: One) -> None:
     ]
     ax.plot(-2, 4, "*", color=UNSTABLE, ms=7)
     ax.legend([handles[0], ax.lines[0], ax.lines[-1]], ["folds found", "on paper", "cusp"], loc="lower left")
-    ax.text(-3.6, 7.2, "2 stable\n1 unstable", ha="center", fontsize=6)
+    ax.text(-0.45 * ws[-1], 0.9 * ws[-1], "2 stable\n1 unstable", ha="center", va="center", fontsize=6)
     ax.set(xlabel="input $I + \\theta$", ylabel="self-weight $w$", title="where its folds lie")
 
 
@@ -423,8 +424,8 @@ def _diagram(ax: Axes, two: Two) -> None:
         plots.equilibria(ax, branch, label="outer nodes" if not i else None, color=OUTPUT)
     plots.equilibria(ax, two.central, label="centre")
     plots.cycles(ax, two.cycles, label="cycle, max and min")
-    ax.set(xlabel="self-weight $w$", ylabel="$y_1$", title="two neurons, $c = 1$", ylim=(-0.5, 13.5))
-    ax.legend(loc="upper left", ncols=2, columnspacing=0.8, handlelength=1.4, fontsize=6)
+    ax.set(xlabel="self-weight $w$", ylabel="$y_1$", title="two neurons, $c = 1$", xlim=(1.5, 7.7), ylim=(-0.4, 9.8))
+    ax.legend(loc="upper left", handlelength=1.4, labelspacing=0.3, fontsize=6)
 
 
 def _period(ax: Axes, two: Two) -> None:
@@ -444,7 +445,7 @@ def _law(ax: Axes, two: Two) -> None:
     line = np.geomspace(distance.min(), 0.3, 50)
     ax.loglog(line, factor * line**-0.5, color=UNSTABLE, label=f"${factor:.2f}\\,(w^* - w)^{{-1/2}}$, normal form")
     ax.set(xlabel="$w^* - w$", ylabel="period / $\\tau$", title=f"the cycle ends at $w^* = {w_star:.4f}$")
-    ax.legend(loc="upper right", fontsize=6)
+    ax.legend(loc="lower left", fontsize=6)
 
 
 def _portrait(ax: Axes, two: Two) -> None:
@@ -457,12 +458,12 @@ def _portrait(ax: Axes, two: Two) -> None:
     ax.set(
         xlabel="$y_1$",
         ylabel="$y_2$",
-        title="the cycle meets four saddle-nodes",
+        title="cycles and four saddle-nodes",
         aspect="equal",
         xlim=(-0.4, 7.6),
-        ylim=(-1.2, 8.2),
+        ylim=(-1.2, 6.4),
     )
-    ax.legend(loc="upper center", ncols=2, columnspacing=0.8, handlelength=1.2, fontsize=6)
+    ax.legend(loc="center", bbox_to_anchor=(0.5, 0.5), handlelength=1.0, labelspacing=0.2, fontsize=5.5)
 
 
 if __name__ == "__main__":

@@ -311,7 +311,8 @@ def _states(ax: Axes, run: ctrnn.Trajectory, trials: Trials, found: Line, contex
     for strength in relevant.unique():
         mean = xs[:, relevant == strength].mean(1)
         shade = {-1: OUTPUT, 1: INPUT}[int(strength.sign())]
-        ax.plot(*mean.T, color=shade, lw=0.5 + 3 * abs(float(strength)), alpha=0.9)
+        name = f"{float(strength):+.1f}" if strength in (relevant.min(), relevant.max()) else None
+        ax.plot(*mean.T, color=shade, lw=0.5 + 3 * abs(float(strength)), alpha=0.9, label=name)
     slow = subspace.project(found.points.x)
     ax.plot(*slow.T, ".", ms=2, color=QUIET, label="slow points")
     plots.points(ax, subspace.project(found.roots.x).numpy(), found.roots.stable.numpy(), size=16)
@@ -322,8 +323,8 @@ def _states(ax: Axes, run: ctrnn.Trajectory, trials: Trials, found: Line, contex
     )
     ax.plot([], [], color=STABLE, lw=0.9, label="selection vector")
     ax.set(xlabel="PC 1", ylabel="PC 2", title=f"{CONTEXTS[context]} context, by coherence")
-    ax.margins(y=0.35)
-    ax.legend(fontsize=6, loc="upper center", ncols=2, columnspacing=0.6, handletextpad=0.2, handlelength=1.2)
+    ax.margins(y=0.55)
+    ax.legend(fontsize=6, loc="upper center", ncols=2, columnspacing=0.8, handletextpad=0.4, handlelength=1.2)
 
 
 def _spectrum(ax: Axes, shown: Portrait) -> None:
@@ -335,18 +336,22 @@ def _spectrum(ax: Axes, shown: Portrait) -> None:
             s=10,
             marker=marker,
             color=(TRAJECTORY, UNSTABLE)[context],
-            label=f"{CONTEXTS[context]} context",
+            label=CONTEXTS[context],
         )
     angle = np.linspace(-np.pi, np.pi, 400)
-    ax.plot(np.cos(angle), np.sin(angle), color=QUIET, lw=0.7, label="unit circle")
+    ax.plot(np.cos(angle), np.sin(angle), color=QUIET, lw=0.7)
+    ax.text(0, -0.88, "unit circle", ha="center", color=QUIET, fontsize=6)
     ax.set(
         xlabel="Re $\\lambda$ of the trained map",
         ylabel="Im $\\lambda$",
         title="modes at the slowest point",
-        xlim=(-0.3, 1.05),
-        ylim=(-0.75, 1.3),
+        xlim=(-1.1, 1.1),
+        ylim=(-1.1, 1.1),
+        aspect="equal",
     )
-    ax.legend(fontsize=6, loc="upper left")
+    ax.legend(
+        title="context", fontsize=6, title_fontsize=6, loc="center left", bbox_to_anchor=(0.06, 0.5), handlelength=1.0
+    )
 
 
 def _time_constants(ax: Axes, networks: list[Portrait], animals: list[Portrait]) -> None:
@@ -354,7 +359,7 @@ def _time_constants(ax: Axes, networks: list[Portrait], animals: list[Portrait])
     for name, some in (("no cue", networks), ("go cue", animals)):
         for k, order in enumerate(("1st", "2nd")):
             growth = [float(p.lines[c].growth[k]) for p in some for c in (0, 1)]
-            rows[f"{name}, {order}"] = [min(1e3, -1 / g) if g < 0 else 1e3 for g in growth]
+            rows[f"{name},\n{order}"] = [min(1e3, -1 / g) if g < 0 else 1e3 for g in growth]
     plots.by_seed(ax, {name: np.log10(values) for name, values in rows.items()}, [TRAJECTORY, QUIET, UNSTABLE, QUIET])
     for version, ls in ((task(False), "--"), (task(True), ":")):
         ax.axvline(math.log10(version.stimulus), color=QUIET, lw=0.8, ls=ls)

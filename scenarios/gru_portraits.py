@@ -30,7 +30,7 @@ from torch import Tensor
 from ctrnn import analysis, plots
 from ctrnn.analysis import Branch, CycleBranch, Hopf, NeimarkSacker
 from ctrnn.models import PaperGRU
-from ctrnn.plots.style import QUIET, TRAJECTORY, UNSTABLE
+from ctrnn.plots.style import QUIET, TARGET, TRAJECTORY, UNSTABLE
 from ctrnn.results import Claim, Result, main, progress
 from ctrnn.solvers import Euler, Step
 
@@ -507,8 +507,8 @@ def _iterates(ax: Axes, turning: Rotation) -> None:
     plots.equilibria(ax, turning.map)
     h = turning.iterates[..., 0].numpy()
     x = np.broadcast_to(turning.alphas.numpy(), h.shape)
-    ax.plot(x[::4].ravel(), h[::4].ravel(), ",", color=TRAJECTORY, alpha=0.5, zorder=1, rasterized=True)
-    ax.plot([], [], ".", color=TRAJECTORY, label="iterates")
+    ax.plot(x[::4].ravel(), h[::4].ravel(), ",", color=TARGET, alpha=0.5, zorder=1, rasterized=True)
+    ax.plot([], [], ".", color=TARGET, label="iterates")
     _angles(ax, "map: it turns where the flow rests")
 
 
@@ -528,15 +528,32 @@ def _many(ax: Axes, model: PaperGRU, found: analysis.Basins, name: str) -> None:
     undecided = 1 - float(found.share.sum())
     ax.set_title(f"{name}: {len(found.attractors)} basins, {undecided:.1%} undecided")
     ax.set(xlim=(-1.05, 1.05), ylim=(-1.05, 1.05), xlabel="$h_1$", ylabel="$h_2$", aspect="equal")
+    _key(ax, (0.04, 0.97), "upper left")
 
 
 def _loop(ax: Axes, found: Homoclinic) -> None:
     plots.phase_plane(ax, analysis.phase_plane(weak_gates(found.end), torch.zeros(2), SQUARE, SQUARE))
     for k, color in ((len(found.cycles.period) // 4, "#9ecae1"), (len(found.cycles.period) - 1, TRAJECTORY)):
-        loop = found.cycles.orbits[k].numpy()
-        ax.plot(*np.vstack([loop, loop[:1]]).T, color=color, lw=1.4, zorder=3)
+        loop, name = found.cycles.orbits[k].numpy(), f"cycle of period {float(found.cycles.period[k]):.0f} $\\tau$"
+        ax.plot(*np.vstack([loop, loop[:1]]).T, color=color, lw=1.4, zorder=3, label=name)
     ax.set(title=f"homoclinic orbit, $p^* = {found.end:.4f}$")
     ax.set(xlim=(-0.4, 1.05), ylim=(-1.05, 1.05), xlabel="$h_1$", ylabel="$h_2$")
+    _key(ax, (0.0, 0.06), "lower left")
+
+
+def _key(ax: Axes, at: tuple[float, float], loc: str) -> None:
+    """A small legend on a pale ground, over a field or a basin."""
+    ax.legend(
+        loc=loc,
+        bbox_to_anchor=at,
+        fontsize=5.5,
+        handlelength=1.4,
+        labelspacing=0.2,
+        borderpad=0.2,
+        frameon=True,
+        framealpha=0.8,
+        edgecolor="none",
+    )
 
 
 def _law(ax: Axes, found: Homoclinic) -> None:
