@@ -24,6 +24,7 @@ from ctrnn.models._kin import (
     plain,
     randn,
 )
+from ctrnn.models._kin_memory import MEMORY_KIN
 from ctrnn.models.adaptive_bam import AdaptiveBAM, AdaptiveBAMState
 from ctrnn.models.associative import BAM, BAMState, Hopfield, ModernHopfield
 from ctrnn.models.attention import Attentive
@@ -31,7 +32,7 @@ from ctrnn.models.gated import GRU, LSTM, Elman, LSTMState, PaperGRU
 from ctrnn.models.gated_feedback import GatedFeedback
 from ctrnn.models.jordan import Jordan, JordanState
 from ctrnn.models.liquid import LTC, CfC
-from ctrnn.models.memory import DNC, NTM, SkipStack
+from ctrnn.models.memory import SkipStack
 from ctrnn.models.memory_blocks import LSTM1997, LSTM2000, BlockState, PeepholeLSTM
 from ctrnn.models.mtrnn import MTRNN
 from ctrnn.models.perceptron import RecurrentPerceptron
@@ -282,17 +283,6 @@ def _skip_stack(draw: Generator) -> Pair:
     return plain(SkipStack([net]), Stack([net]), draw)
 
 
-def _memory(kind: type[NTM] | type[DNC]) -> Callable[[Generator], Pair]:
-    def pair(draw: Generator) -> Pair:
-        net: Any = LSTM(N, N_IN, generator=draw).double()
-        controller = LSTM(N, N_IN + 2, generator=draw)
-        give(controller, **dict(net.named_parameters()) | {"W_in": F.pad(net.W_in, (0, 2))})
-        child: Any = kind(controller, slots=4, width=2, clocked=False, generator=draw)
-        return plain(child.double(), net, draw)._replace(seen=lambda x: x.controller)
-
-    return pair
-
-
 KIN = (
     Kin(RateRNN, CTRNN, "x = W_rec r + W_in u + b_rec, u held", ALWAYS, _rate),
     Kin(MTRNN, CTRNN, "there is one group", ALWAYS, _mtrnn),
@@ -319,8 +309,7 @@ KIN = (
     Kin(LSTM2000, LSTM, "gates see no gates, tau_g = dt, weights into g and the cells doubled", STEPS, _blocks),
     Kin(LSTM1997, LSTM2000, "f = 1", ALWAYS, _no_forgetting),
     Kin(SkipStack, Stack, "there is one layer", ALWAYS, _skip_stack),
-    Kin(NTM, LSTM, "that is its controller, and what is read weighs nothing", ALWAYS, _memory(NTM)),
-    Kin(DNC, LSTM, "that is its controller, and what is read weighs nothing", ALWAYS, _memory(DNC)),
+    *MEMORY_KIN,
     Kin(GatedFeedback, Stack, "g_jj = 1, the others 0", ALWAYS, _gated_feedback),
     Kin(Attentive, GRU, "the context weighs nothing", ALWAYS, _attentive),
 )
