@@ -104,8 +104,8 @@ class DNC(Controlled):
             2017) but tells equal slots not apart.
         clocked: whether memory and heads tick, or flow.
         exact_rates: of a memory that flows: erase, use, free and precede at the rates at which Euler's steps do in a
-            whole tau what the discrete computer does, at any dt, while the heads hold. Other solvers need steps far
-            below tau for them.
+            whole tau what the discrete computer does, at any dt, while the heads hold. Links become fainter with
+            them, since precedence turns over within a step. Other solvers need steps far below tau for them.
         tau: of memory and heads: one number, the period if they are clocked; else also a DNCState of numbers whose
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
