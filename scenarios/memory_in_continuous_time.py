@@ -612,7 +612,7 @@ def run(
     seeds: int = 3,
     bits: int = 3,
     units: int = 32,
-    updates: int = 350,
+    updates: int = 600,
     batch: int = 16,
     trials: int = 64,
 ) -> Result:
@@ -647,6 +647,8 @@ def run(
 
 
 DERIVED, EXPERIMENT = "derived", "no source: an experiment"
+FEWER = "the same after 350 updates"
+UNDERTRAINED = "then 1 of 3 machines at dt = tau was right and no other: too few updates for a comparison"
 RARE = "RK4 leaves the bounds in some draws only, and not in the first one of double precision"
 
 
@@ -816,7 +818,8 @@ def of_training(trained: dict[Case, Trained]) -> list[Claim]:
                 found.append(Claim.below(text, percent, 1.0, EXPERIMENT, "statistical"))
             else:
                 found.append(Claim.at_least(text, percent, 5.0, EXPERIMENT, "statistical"))
-    return found
+    # The number of updates was raised after the first full run.
+    return [replace(c, planned=FEWER, reason=UNDERTRAINED) if c.kind == "statistical" else c for c in found]
 
 
 # ---- figure
