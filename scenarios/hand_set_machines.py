@@ -128,16 +128,20 @@ class Found(NamedTuple):
     gaps: dict[str, float]  # machine -> greatest difference of memory and outputs between dt = tau and below
 
 
-def run(*, quick: bool = False, seed: int = 0, slots: int = 64, n: int = 100_000, steps: int = 5000) -> Result:
+def run(
+    *, quick: bool = False, seed: int = 0, seeds: int = 1, slots: int = 64, n: int = 100_000, steps: int = 5000
+) -> Result:
     """Set all machines by hand and compare them with plain Python.
 
     Args:
         quick: fewer slots, words, symbols and steps.
         seed: of words; the machines have no other chance.
+        seeds: not used, nothing else is random.
         slots: of the neural Turing machine.
         n: a's and b's that the counters read.
         steps: of the Turing machine with its tape in stacks.
     """
+    del seeds
     if quick:
         slots, n, steps = 8, 500, 300
     generator, report = Generator().manual_seed(seed), progress(5, "machines")
