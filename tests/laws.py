@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 import ctrnn.models
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Model, Relaxation
+from ctrnn.models.memory.segments import Segmented
 
 
 def modules(package):
@@ -45,6 +46,8 @@ def point(model, *batch, seed=0):
         lambda leaf: leaf + 0.5 * torch.randn(leaf.shape, generator=generator, dtype=leaf.dtype),
         model.initial_state(*batch),
     )
+    if isinstance(model, Segmented):  # lengths are never negative, and one row is open
+        x = x._replace(strengths=x.strengths.abs(), place=model.initial_state(*batch).place)
     dtype = tree.leaves(x)[0].dtype
     u = torch.randn(*batch, model.n_in, generator=generator, dtype=dtype)
     return torch.tensor(0.3, dtype=torch.float64), tree.map(lambda leaf: leaf.detach(), x), u
