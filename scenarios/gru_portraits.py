@@ -39,6 +39,7 @@ SQUARE = (-1.0, 1.0)
 GAIN = 3.0  # of the rotation; half of it passes the reset gate
 SCALE, BIAS = 5.0, 1.5  # of the census
 U_R, U_Z = np.array([[0.5, -0.25], [0.25, 0.5]]), np.array([[0.25, 0.5], [-0.5, 0.25]])
+U_C = 4 * np.array([[math.cos(math.pi / 6), -math.sin(math.pi / 6)], [math.sin(math.pi / 6), math.cos(math.pi / 6)]])
 P, FIRST_BIAS = "b_rec[5]", 0.72
 LAW = (3e-7, 1e-3)  # distances from p* at which the law is measured
 
@@ -283,9 +284,7 @@ def portrait_basins(c: Census, row: int, as_map: bool, resolution: int) -> analy
 
 def weak_gates(p: float) -> PaperGRU:
     """The network of the homoclinic orbit."""
-    a = math.radians(30)
-    U = 4 * np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
-    W = np.concatenate([U_R, U_Z, U])
+    W = np.concatenate([U_R, U_Z, U_C])
     return network(torch.from_numpy(np.concatenate([W.ravel(), np.zeros(4), [FIRST_BIAS, p]])))
 
 
@@ -309,10 +308,8 @@ def homoclinic(width: float) -> Homoclinic:
 
 def field(h: NDArray[np.float64], p: float) -> NDArray[np.float64]:
     """The equations of the network of the homoclinic orbit, for scipy."""
-    a = math.radians(30)
-    U = 4 * np.array([[math.cos(a), -math.sin(a)], [math.sin(a), math.cos(a)]])
     r, z = 1 / (1 + np.exp(-U_R @ h)), 1 / (1 + np.exp(-U_Z @ h))
-    return np.asarray((1 - z) * (np.tanh(U @ (r * h) + np.array([FIRST_BIAS, p])) - h))
+    return np.asarray((1 - z) * (np.tanh(U_C @ (r * h) + np.array([FIRST_BIAS, p])) - h))
 
 
 def _saddle(

@@ -48,27 +48,29 @@ def test_euler_at_dt_equal_tau_is_the_discrete_network_bit_for_bit(kind, dtype, 
 @every_model
 @pytest.mark.parametrize("how", ["fixed", "adaptive", "ragged"])
 def test_a_row_of_a_batch_runs_as_it_would_alone(kind, how):
-    if how == "adaptive" and issubclass(kind, Segmented):
-        pytest.skip("from a random state lengths of segments are negative and the flow jumps; see test_pushdown")
     model, x, us, dt = scene(kind, 3)
     lengths = torch.tensor([4, 2, 3])
     options = {"steps": Adaptive(1e-6, 1e-8)} if how == "adaptive" else {}
     run = integrate(model, Held(us, dt, lengths=lengths if how == "ragged" else None), x, **options)
+    near = 1e-5 if issubclass(kind, Segmented) else 1e-12  # where segments begin, to the tolerance of the steps only
     for i, n in enumerate(lengths.tolist()):
         alone = integrate(model, Held(us[:, i], dt), tree.map(lambda leaf, i=i: leaf[i], x), **options)
         until = n if how == "ragged" else 4
         assert_close(
-            tree.map(lambda leaf, i=i, n=until: leaf[:n, i], run.xs), tree.map(lambda leaf, n=until: leaf[:n], alone.xs)
+            tree.map(lambda leaf, i=i, n=until: leaf[:n, i], run.xs),
+            tree.map(lambda leaf, n=until: leaf[:n], alone.xs),
+            rtol=near,
+            atol=near,
         )
-        if how == "adaptive":
+        if how == "adaptive" and not issubclass(
+            kind, Segmented
+        ):  # rounding decides on which side of a jump a step ends
             assert run.stats.steps[i] == alone.stats.steps
             assert run.stats.rejected[i] == alone.stats.rejected
 
 
 @every_model
 def test_as_dt_goes_to_zero_the_run_becomes_the_adaptive_one(kind):
-    if issubclass(kind, Segmented):
-        pytest.skip("from a random state lengths of segments are negative and the flow jumps; see test_neural_stack")
     model, x, us, dt = scene(kind, 2)
     fine = integrate(model, us, x, dt=dt, steps=Adaptive(1e-10, 1e-12), save=Last()).xs
     distances = []
@@ -81,6 +83,8 @@ def test_as_dt_goes_to_zero_the_run_becomes_the_adaptive_one(kind):
         )
     assert distances[1] < 0.6 * distances[0]
     assert distances[2] < 0.6 * distances[1]
+    if issubclass(kind, Segmented):  # no method is of high order where segments run empty: test_neural_stack
+        return
     high = integrate(model, us, x, dt=dt, steps=Fixed(dt / 16), solver=RK4(), save=Last()).xs
     assert_close(high, fine, rtol=1e-6, atol=1e-6)
 

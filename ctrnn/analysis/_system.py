@@ -251,3 +251,18 @@ def constant(u: Tensor | None) -> Function | None:
         return None
     held = u.detach().double()
     return Function(lambda t: held.expand(*t.shape[:-1], -1) if t.ndim else held)
+
+
+def scipy_field(model: Model, like: State, u: Tensor | None) -> Callable[[float, Any], Any]:
+    """The flow under a constant drive on ravelled states in float64, as scipy's integrators call it."""
+    batched = tree.map(lambda leaf: leaf[None], like)
+    move = local(in_float64(model), batched, 1).move
+    at: Any = tree.leaves(batched)[0]
+    drive = None if u is None else u.detach().to(at)[None]
+
+    def field(t: float, z: Any) -> Any:
+        del t
+        with torch.no_grad():
+            return move(torch.from_numpy(z)[None].to(at), drive)[0].cpu().numpy()
+
+    return field

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._system import batch_shape, check_drive, in_float64, local
+from ctrnn.analysis._system import batch_shape, check_drive, scipy_field
 from ctrnn.analysis.linearise import jacobian
 from ctrnn.dynamics import Model
 
@@ -60,25 +60,17 @@ def manifolds(
         raise TypeError(f"manifolds integrates the flow of a Model forwards and backwards, not {type(model).__name__}.")
     check_drive(model, u, batch_shape(model, saddle, 0))
     saddle = tree.map(lambda leaf: leaf.detach().double()[None], saddle)
-    at = tree.ravel(saddle, 1)[0]
-    x = at.cpu()
-    drive = None if u is None else u.detach().to(at)
-    J = jacobian(model, saddle, None if drive is None else drive[None])[0]
+    x = tree.ravel(saddle, 1)[0].cpu()
+    J = jacobian(model, saddle, None if u is None else u.detach()[None])[0]
     values, vectors = torch.linalg.eig(J.detach().cpu())
     order = values.real.argsort()
     if len(x) != 2 or bool(values.imag.any()) or not values.real[order[0]] < 0 < values.real[order[1]]:
         raise ValueError(
             f"eigenvalues {values.tolist()}: this is no saddle of two units; choose one with analysis.fixed_points."
         )
-    move = local(in_float64(model), saddle, 1).move
+    flow = scipy_field(model, tree.map(lambda leaf: leaf[0], saddle), u)
 
     def branch(direction: Tensor, sense: float) -> Tensor:
-        def field(t: float, z: np.ndarray) -> np.ndarray:
-            del t
-            with torch.no_grad():
-                moved = move(torch.from_numpy(z)[None].to(at), None if drive is None else drive[None])
-                return sense * moved[0].cpu().numpy()
-
         def leaves(t: float, z: np.ndarray) -> float:
             del t
             return reach - float(np.linalg.norm(z - x.numpy()))
@@ -86,7 +78,16 @@ def manifolds(
         leaves.terminal = True  # type: ignore[attr-defined]
         start = (x + offset * direction).numpy()
         ticks = np.linspace(0, duration, samples)
-        run = solve_ivp(field, (0, duration), start, "DOP853", ticks, events=leaves, rtol=1e-10, atol=1e-12)
+        run = solve_ivp(
+            lambda t, z: sense * flow(t, z),
+            (0, duration),
+            start,
+            "DOP853",
+            ticks,
+            events=leaves,
+            rtol=1e-10,
+            atol=1e-12,
+        )
         points = np.vstack([x.numpy(), run.y.T, run.y_events[0].reshape(-1, 2)])
         return torch.from_numpy(points)
 

@@ -1,7 +1,6 @@
 """One round of a rhythm, cut out of a simulated run."""
 
 import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.analysis._system import batch_shape, check_drive, in_float64, local
+from ctrnn.analysis._system import batch_shape, check_drive, scipy_field
 from ctrnn.dynamics import Model
 
 
@@ -66,7 +65,7 @@ def simulated_orbit(
         raise ValueError(
             f"transient = {transient}, duration = {duration}, samples = {samples}: need >= 0, > 0, and at least 3."
         )
-    flow = _field(model, x0, u)
+    flow = scipy_field(model, tree.map(lambda leaf: leaf.detach().double(), x0), u)
     start = tree.ravel(tree.map(lambda leaf: leaf.detach().double().cpu(), x0), 0).numpy()
     if transient:
         start = solve_ivp(flow, (0, transient), start, "DOP853", [transient], rtol=1e-9, atol=1e-11).y[:, -1]
@@ -93,18 +92,3 @@ def simulated_orbit(
         f"the run does not come back to where it was within {duration:g}: give it a longer duration or transient; or "
         "it is no rhythm (see analysis.lyapunov_spectrum)."
     )
-
-
-def _field(model: Model, x0: State, u: Tensor | None) -> Callable[[float, Any], Any]:
-    """The flow on ravelled states in float64, for scipy, whose one run with dense output serves all."""
-    batched = tree.map(lambda leaf: leaf.detach().double()[None], x0)
-    like = tree.leaves(batched)[0]
-    move = local(in_float64(model), batched, 1).move
-    drive = None if u is None else u.detach().to(like)[None]
-
-    def field(t: float, z: Any) -> Any:
-        del t
-        with torch.no_grad():
-            return move(torch.from_numpy(z)[None].to(like.device), drive)[0].cpu().numpy()
-
-    return field
