@@ -127,7 +127,7 @@ class External(Relaxation):
 
     @tau.setter
     def tau(self, value: Any) -> None:
-        self._set_tau(value)
+        self._set_tau(self._one_number(value) if self._ticks and not self.clocked else value)
         parts: Any = value
         given = parts.controller if isinstance(value, tuple) else value
         if given != ():
@@ -136,7 +136,6 @@ class External(Relaxation):
     def _set_tau(self, tau: Any) -> None:
         """Keep the time constants of all parts but the controller."""
         if self._ticks:
-            tau = tau if self.clocked else self._one_number(tau)
             if isinstance(tau, tuple) or torch.as_tensor(tau).ndim:
                 raise ValueError(f"tau of a clocked memory is one number, its period, got {tau!r}: or clocked=False.")
             check_duration("tau", float(tau))
@@ -154,7 +153,7 @@ class External(Relaxation):
         self.pace.tau = own
 
     def _one_number(self, tau: Any) -> Any:
-        """The number that all flowing parts of a partly ticking memory have, where they are given one by one."""
+        """The number of all flowing parts of a partly ticking memory, where they are given as `tau` shows them."""
         own: Any = tree.leaves(tau._replace(controller=())) if isinstance(tau, type(self._parts)) else []
         numbers = {float(part) for part in own if torch.as_tensor(part).ndim == 0} - {torch.inf}
         return numbers.pop() if len(numbers) == 1 else tau
