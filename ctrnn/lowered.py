@@ -1,0 +1,35 @@
+"""What compiled kernels need to know of a network: its target as plain Tensors, without the module that holds them."""
+
+from typing import Literal, NamedTuple
+
+from jaxtyping import Float
+from torch import Tensor
+
+Nonlinearity = Literal["identity", "tanh", "relu", "sigmoid", "softplus", "retanh"]
+
+
+class RateNetwork(NamedTuple):
+    """F = post(W_rec pre(gain * x + theta) + W_in u + b), one target for each of n units, with time constants tau."""
+
+    W_rec: Float[Tensor, "unit unit"]  # [to, from], masked already
+    W_in: Float[Tensor, "unit input"]
+    b: Float[Tensor, "unit"] | None
+    tau: Float[Tensor, "..."]  # one, or one for each unit
+    gain: Float[Tensor, "..."] | None = None  # None: 1
+    theta: Float[Tensor, "unit"] | None = None  # None: 0
+    pre: Nonlinearity = "identity"
+    post: Nonlinearity = "identity"
+
+
+class GatedNetwork(NamedTuple):
+    """torch's GRU: r, z, candidate as blocks of n rows of the weights, the reset after the recurrent product.
+
+    F = (1 - z) tanh(v_n + r (W_n h + b_n)) + z h, with v = W_in u + b_in.
+    """
+
+    W_rec: Float[Tensor, "gates unit"]
+    W_in: Float[Tensor, "gates input"]
+    b_rec: Float[Tensor, "gates"] | None
+    b_in: Float[Tensor, "gates"] | None
+    tau: Float[Tensor, "..."]
+    kind: Literal["gru"]
