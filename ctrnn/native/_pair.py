@@ -1,0 +1,141 @@
+"""What the pairs of autograd Functions over compiled runs share: vmap, second derivatives, gradients of a drive."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ctrnn.native.schedule import Schedule
+
+Maybe = Tensor | None
+
+
+def one_by_one(function: Any, size: int, dims: Sequence[Any], fixed: tuple[Any, ...], tensors: Sequence[Maybe]) -> Any:
+    """The vmap rule of a Function over whole runs: a run for each entry, stacked.
+
+    What surrounds a run costs little beside it, and each entry may have weights of its own.
+    """
+
+    def entry(k: int) -> list[Maybe]:
+        return [t if t is None or d is None else t.select(d, k) for t, d in zip(tensors, dims, strict=True)]
+
+    columns = list(zip(*[function.apply(*fixed, *entry(k)) for k in range(size)], strict=True))
+    outputs = tuple(None if column[0] is None else torch.stack(column) for column in columns)
+    return outputs, tuple(None if output is None else 0 for output in outputs)
+
+
+def second(
+    run: Callable[..., tuple[Tensor, ...]],
+    wanted: Sequence[bool],
+    needed: Sequence[bool],
+    twice: Sequence[Maybe],
+    tensors: Sequence[Maybe],
+    outputs: int,
+) -> list[Maybe]:
+    """What comes back through a pullback: gradients for (gradients of the run's outputs, inputs of the run, rest).
+
+    Both derivatives are those of `run`, the same run in plain torch. What the pullback was given beyond the inputs is
+    computed from them, and has no gradient of its own.
+    """
+    last = outputs + len(wanted)
+    moving = [i for i, flag in enumerate(needed[:last]) if flag]
+    where = [i for i, flag in enumerate(wanted) if flag]
+
+    def pulled(*moved: Tensor) -> tuple[Tensor, ...]:
+        full = placed(tensors[:last], moving, moved)
+        inputs = full[outputs:]
+        ends, pull = torch.func.vjp(lambda *some: run(*placed(inputs, where, some)), *[inputs[i] for i in where])
+        seeds = zip(full[:outputs], ends, strict=True)
+        return pull(tuple(torch.zeros_like(end) if seed is None else seed for seed, end in seeds))
+
+    found, pull = torch.func.vjp(pulled, *[tensors[i] for i in moving])
+    seeds = zip([twice[i] for i in where], found, strict=True)
+    back = pull(tuple(torch.zeros_like(value) if seed is None else seed for seed, value in seeds))
+    return placed([None] * len(tensors), moving, back)
+
+
+def placed(items: Sequence[Any], where: Sequence[int], new: Sequence[Any]) -> list[Any]:
+    """The items with new ones at the given places."""
+    result = list(items)
+    for i, item in zip(where, new, strict=True):
+        result[i] = item
+    return result
+
+
+def into_drive(
+    delta: Float[Tensor, "stage step row unit"], shape: torch.Size, schedule: Schedule
+) -> Float[Tensor, "coefficient interval #row unit"]:
+    """Gradients of the drive's value in every stage as those of its coefficients on every interval."""
+    each = torch.stack(_by_power(delta, shape[0], schedule))
+    _, intervals, rows, _ = shape
+    if rows < each.shape[2]:
+        each = each.sum(2, keepdim=True)
+    if schedule.interval is not None and intervals > 1:
+        return each.new_zeros(shape).index_add(1, schedule.interval, each)
+    return each if intervals == each.shape[1] else each.sum(1, keepdim=True)
+
+
+def _by_power(delta: Tensor, coefficients: int, schedule: Schedule) -> list[Tensor]:
+    held = delta[0] if len(delta) == 1 else delta.sum(0)
+    if coefficients == 1:
+        return [held]
+    assert schedule.begin is not None
+    assert schedule.width is not None
+    nodes = delta.new_tensor((0.0,) if schedule.tableau is None else schedule.tableau.c, dtype=torch.float64)
+    s = (schedule.begin + nodes[:, None] * schedule.width).to(delta.dtype)
+    return [held, *[torch.einsum("st,stru->tru", s**power, delta) for power in range(1, coefficients)]]
+
+
+def drive_at(drive: Tensor, schedule: Schedule, step: int, c: float) -> Float[Tensor, "#row unit"]:
+    """The drive's value in a stage, in plain torch."""
+    interval = step if schedule.interval is None else int(schedule.interval[step])
+    pieces = drive[:, interval if drive.shape[1] > 1 else 0]
+    if schedule.begin is None or schedule.width is None:
+        return pieces[0]
+    s = float(schedule.begin[step] + c * schedule.width[step])
+    value = pieces[-1]
+    for piece in pieces.flip(0)[1:]:
+        value = piece + s * value
+    return value
+
+
+def plain_run(
+    target: Callable[[Tensor, Tensor], Tensor],
+    schedule: Schedule,
+    x: Float[Tensor, "row unit"],
+    drive: Float[Tensor, "coefficient interval #row input"],
+    rates: Float[Tensor, "kind unit"],
+    kicks: Float[Tensor, "step row unit"] | None,
+) -> tuple[Float[Tensor, "slot row unit"], Float[Tensor, "row unit"]]:
+    """A compiled run in plain torch, of target(x, value of the drive): what second derivatives differentiate."""
+    saved = []
+    for k in range(schedule.steps):
+        rate = rates[0 if schedule.kind is None else int(schedule.kind[k])]
+        new = _step(target, schedule, x, drive, rate, k)
+        if kicks is not None:
+            new = new + kicks[k]
+        if schedule.count is not None:
+            new = torch.where(schedule.count[:, None] > k, new, x)
+        x = new
+        if schedule.keep is None or schedule.keep[k] >= 0:
+            saved.append(x)
+    return torch.stack(saved) if saved else x.new_empty(0, *x.shape), x
+
+
+def _step(target: Any, schedule: Schedule, x: Tensor, drive: Tensor, rate: Tensor, k: int) -> Tensor:
+    if schedule.tableau is None:
+        return torch.lerp(x, target(x, drive_at(drive, schedule, k, 0.0)), rate)
+    slopes: list[Tensor] = []
+    for c, row in zip(schedule.tableau.c, schedule.tableau.a, strict=True):
+        here = x + sum((w * s for w, s in zip(row, slopes, strict=True)), start=torch.zeros_like(x))
+        slopes.append((target(here, drive_at(drive, schedule, k, c)) - here) * rate)
+    return x + sum((w * s for w, s in zip(schedule.tableau.b, slopes, strict=True)), start=torch.zeros_like(x))
+
+
+def no_forward_mode() -> NoReturn:
+    """Compiled runs have no forward mode; the time loop takes the plain path where one is asked for."""
+    raise NotImplementedError(
+        "compiled runs have no forward mode (jvp, jacfwd, hessian) under this transform: use `with ctrnn.plain():`."
+    )
