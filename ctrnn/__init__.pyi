@@ -98,6 +98,7 @@ from .models import TapeRNN as TapeRNN
 from .models import TapeState as TapeState
 from .models import UnitDelay as UnitDelay
 from .models import VanDerPol as VanDerPol
+from .native import plain as plain
 from .order import Order as Order
 from .planes import GridDAGRNN as GridDAGRNN
 from .planes import OverGrid as OverGrid
