@@ -21,3 +21,9 @@ def has_direction(value: Tensor) -> bool:
         return unpack_dual(value).tangent is not None
     except RuntimeError:  # no forward mode at all, or a transform through which one cannot look
         return False
+
+
+def forward_mode(value: Tensor) -> bool:
+    """Whether a forward derivative is asked for, at any level of torch.func."""
+    inner = debug_unwrap(value, recurse=False)
+    return has_direction(value) or (inner is not value and forward_mode(inner))

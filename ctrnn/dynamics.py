@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ctrnn import _model_files as files
 from ctrnn import _tree as tree
 from ctrnn._types import State
+from ctrnn.lowered import GatedNetwork, RateNetwork
 
 
 class TorchTwin:
@@ -103,6 +104,19 @@ class Relaxation(Model):
     """
 
     log_ratio: Tensor
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # What it inherits describes its parent: a class that writes its own equation is lowered by its own word only.
+        if {"target", "forward", "activity"} & vars(cls).keys() and "lowered" not in vars(cls):
+            cls.lowered = Relaxation.lowered  # type: ignore[method-assign]
+
+    def lowered(self) -> RateNetwork | GatedNetwork | None:
+        """The target as plain Tensors for compiled kernels, equal to `target` to rounding; None where there is none.
+
+        A subclass that defines `target`, `forward` or `activity` is not lowered unless it defines this too.
+        """
+        return None
 
     def target(self, t: Tensor, x: State, u: Tensor, alpha: Any = 0) -> State:
         """F. Where a later part reads an earlier one inside the same step it reads lerp(x_i, F_i, alpha_i).

@@ -9,10 +9,10 @@ Nonlinearity = Literal["identity", "tanh", "relu", "sigmoid", "softplus", "retan
 
 
 class RateNetwork(NamedTuple):
-    """F = post(W_rec pre(gain * x + theta) + W_in u + b), one target for each of n units, with time constants tau."""
+    """F = post(W_rec pre(gain x + theta) + W_in u + b), one target for each of n units, with time constants tau."""
 
     W_rec: Float[Tensor, "unit unit"]  # [to, from], masked already
-    W_in: Float[Tensor, "unit input"]
+    W_in: Float[Tensor, "unit input"] | None  # None: u is what arrives at each unit
     b: Float[Tensor, "unit"] | None
     tau: Float[Tensor, "..."]  # one, or one for each unit
     gain: Float[Tensor, "..."] | None = None  # None: 1

@@ -9,10 +9,10 @@ PACKAGE = Path(__file__).parent.parent / "ctrnn"
 
 # A module imports from its own layer and from those above it in this list.
 LAYERS = (
-    ("_tree", "_types", "_files", "_derivative"),
-    ("init", "_model_files", "dynamics", "drive", "trajectory", "steps", "errors", "decoding", "order"),
+    ("_tree", "_types", "_columns", "_files", "_derivative"),
+    ("init", "_model_files", "lowered", "dynamics", "drive", "trajectory", "steps", "errors", "decoding", "order"),
     ("solvers", "native"),
-    ("_march", "_search"),
+    ("_march", "_compiled", "_search"),
     ("adjoints",),
     (
         "_check",

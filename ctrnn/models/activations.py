@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctrnn.lowered import Nonlinearity
+
 Activation = Callable[[Tensor], Tensor]
 
 
@@ -62,3 +64,18 @@ def named(name: str) -> Activation:
     if name not in NAMES:
         raise ValueError(f"no activation is called {name!r}; there are {', '.join(NAMES)}")
     return NAMES[name]
+
+
+_LOWERED: dict[Activation, Nonlinearity] = {
+    identity: "identity",
+    torch.tanh: "tanh",
+    torch.relu: "relu",
+    torch.sigmoid: "sigmoid",
+    F.softplus: "softplus",
+    retanh: "retanh",
+}
+
+
+def lowered(activation: Activation) -> Nonlinearity | None:
+    """What compiled kernels call an activation, if they have it: one that acts on each unit alone."""
+    return _LOWERED.get(activation)

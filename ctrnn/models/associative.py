@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn._types import State
 from ctrnn.dynamics import Relaxation
+from ctrnn.lowered import RateNetwork
 from ctrnn.models._units import Units, Vector, check_number, check_size
 from ctrnn.models.memory.addressing import associated
 
@@ -66,6 +67,12 @@ class Hopfield(Units):
     def target(self, t: Tensor, x: Vector, u: Vector, alpha: Any = 0) -> Vector:  # type: ignore[override]
         """F = W_rec V + u + b_rec."""
         return F.linear(self.activity(x), self.W_rec, self.b_rec) + u
+
+    def lowered(self) -> RateNetwork | None:
+        """Graded units only: kernels have no step at zero."""
+        if math.isinf(self.gain):
+            return None
+        return RateNetwork(self.W_rec, None, self.b_rec, self.tau, self.W_rec.new_tensor(self.gain), pre="tanh")
 
     def activity(self, x: Vector) -> Vector:
         """V = tanh(gain x)."""

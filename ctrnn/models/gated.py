@@ -14,8 +14,9 @@ from torch import Generator, Tensor, nn
 
 from ctrnn import _tree as tree
 from ctrnn.dynamics import TorchTwin
+from ctrnn.lowered import GatedNetwork, RateNetwork
 from ctrnn.models._units import Input, Units, Vector
-from ctrnn.models.activations import Activation, checked, name_of, named
+from ctrnn.models.activations import Activation, checked, lowered, name_of, named
 
 TORCH_NAMES = {"W_in": "weight_ih", "W_rec": "weight_hh", "b_in": "bias_ih", "b_rec": "bias_hh"}
 
@@ -191,6 +192,11 @@ class Elman(TorchCell):
         total = F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in, self.b_in)
         return self.activation(total if more is None else total + more)
 
+    def lowered(self) -> RateNetwork | None:
+        post = lowered(self.activation)
+        b = None if self.b_rec is None or self.b_in is None else self.b_rec + self.b_in
+        return None if post is None else RateNetwork(self.W_rec, self.W_in, b, self.tau, post=post)
+
     def initial_state(self, *batch: int) -> Vector:
         return torch.full_like(super().initial_state(*batch), self.initial)
 
@@ -239,6 +245,9 @@ class GRU(TorchCell):
         r, z = (gates_rec + gates_in).chunk(2, -1)
         c = torch.tanh(c_in + torch.sigmoid(r) * (c_rec if more is None else c_rec + more))
         return (x - c) * torch.sigmoid(z) + c
+
+    def lowered(self) -> GatedNetwork:
+        return GatedNetwork(self.W_rec, self.W_in, self.b_rec, self.b_in, self.tau, "gru")
 
 
 class PaperGRU(Cell):

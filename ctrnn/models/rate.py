@@ -9,8 +9,9 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 
 from ctrnn.init import centre_crossing
+from ctrnn.lowered import RateNetwork
 from ctrnn.models._units import Input, Units, Vector
-from ctrnn.models.activations import Activation, checked, name_of, named
+from ctrnn.models.activations import Activation, checked, lowered, name_of, named
 
 
 def fan_in_gaussian(generator: Generator | None) -> Callable[..., Tensor]:
@@ -80,6 +81,10 @@ class CTRNN(_Rate):
         """F = W_rec f(x) + W_in u + b_rec."""
         return F.linear(self.activation(x), self.W_rec, self.b_rec) + F.linear(u, self.W_in)
 
+    def lowered(self) -> RateNetwork | None:
+        pre = lowered(self.activation)
+        return None if pre is None else RateNetwork(self.W_rec, self.W_in, self.b_rec, self.tau, pre=pre)
+
     def activity(self, x: Vector) -> Vector:
         """The rates f(x)."""
         return self.activation(x)
@@ -96,6 +101,10 @@ class RateRNN(_Rate):
     def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
         """F = f(W_rec r + W_in u + b_rec)."""
         return self.activation(F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in))
+
+    def lowered(self) -> RateNetwork | None:
+        post = lowered(self.activation)
+        return None if post is None else RateNetwork(self.W_rec, self.W_in, self.b_rec, self.tau, post=post)
 
     def activity(self, x: Vector) -> Vector:
         """The rates r."""
@@ -148,6 +157,9 @@ class BeerCTRNN(Units):
     def target(self, t: Tensor, x: Vector, u: Input, alpha: Any = 0) -> Vector:  # type: ignore[override]
         """F = W_rec sigma(gain (y + theta)) + W_in u."""
         return F.linear(self.activity(x), self.W_rec) + F.linear(u, self.W_in)
+
+    def lowered(self) -> RateNetwork:
+        return RateNetwork(self.W_rec, self.W_in, None, self.tau, self.gain, self.gain * self.theta, pre="sigmoid")
 
     def activity(self, x: Vector) -> Vector:
         """The outputs sigma(gain (y + theta))."""

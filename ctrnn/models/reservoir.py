@@ -8,8 +8,9 @@ from torch import Generator, Tensor, nn
 from torch.nn.utils import parametrize
 
 from ctrnn.init import spectral_radius
+from ctrnn.lowered import RateNetwork
 from ctrnn.models._units import Input, Units, Vector
-from ctrnn.models.activations import Activation, checked, name_of, named
+from ctrnn.models.activations import Activation, checked, lowered, name_of, named
 
 
 class EchoState(Units):
@@ -93,6 +94,11 @@ class EchoState(Units):
         """F = f(W_rec r + W_in u + W_back y + b_rec)."""
         driven = F.linear(x, self.W_rec, self.b_rec) + F.linear(u, self.W_in)
         return self.activation(driven if self.W_back is None else driven + F.linear(self.readout(x), self.W_back))
+
+    def lowered(self) -> RateNetwork | None:
+        """Without feedback: what a readout sends back may be learned, or redefined, apart from the network."""
+        post = lowered(self.activation) if self.W_back is None else None
+        return None if post is None else RateNetwork(self.W_rec, self.W_in, self.b_rec, self.tau, post=post)
 
     def activity(self, x: Vector) -> Vector:
         """The rates r."""

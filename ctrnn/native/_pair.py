@@ -46,11 +46,13 @@ def second(
     def pulled(*moved: Tensor) -> tuple[Tensor, ...]:
         full = placed(tensors[:last], moving, moved)
         inputs = full[outputs:]
-        ends, pull = torch.func.vjp(lambda *some: run(*placed(inputs, where, some)), *[inputs[i] for i in where])
+        made: Any = torch.func.vjp(lambda *some: run(*placed(inputs, where, some)), *[inputs[i] for i in where])
+        ends, pull = made
         seeds = zip(full[:outputs], ends, strict=True)
         return pull(tuple(torch.zeros_like(end) if seed is None else seed for seed, end in seeds))
 
-    found, pull = torch.func.vjp(pulled, *[tensors[i] for i in moving])
+    made: Any = torch.func.vjp(pulled, *[tensors[i] for i in moving])
+    found, pull = made
     seeds = zip([twice[i] for i in where], found, strict=True)
     back = pull(tuple(torch.zeros_like(value) if seed is None else seed for seed, value in seeds))
     return placed([None] * len(tensors), moving, back)

@@ -16,7 +16,7 @@ class Schedule(NamedTuple):
     interval: Tensor | None  # (step,), int64: of the drive; None: step k sees interval k
     begin: Tensor | None  # (step,), float64: where in its interval a step begins ...
     width: Tensor | None  # ... and how much of it it covers; None where the drive is held
-    count: Tensor | None  # (row,), int64: steps of each row; None: all take all of them
+    count: Tensor | None  # type: ignore[assignment]  # (row,), int64: steps of each row; None: all take all of them
     keep: Tensor | None  # (step,), int64: the slot of the state after the step, -1 for none; None: slot k
     slots: int
 

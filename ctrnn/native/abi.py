@@ -1,0 +1,99 @@
+"""The C structures of `src/*.h`, field by field, and how Tensors are put into them."""
+
+import ctypes
+from ctypes import POINTER, c_double, c_int32, c_int64, c_void_p
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from ctrnn.native.schedule import Schedule
+
+DTYPES = {torch.float32: 0, torch.float64: 1}
+
+# The fields that every run on fixed steps begins with: what its steps are, and what it starts from and leaves behind.
+FIXED_STEPS: list[Any] = [
+    ("dtype", c_int32),
+    ("threads", c_int32),
+    ("pre", c_int32),
+    ("post", c_int32),
+    ("n", c_int64),
+    ("batch", c_int64),
+    ("steps", c_int64),
+    ("stages", c_int32),
+    ("a", POINTER(c_double)),
+    ("b", POINTER(c_double)),
+    ("c", POINTER(c_double)),
+    ("W", c_void_p),
+    ("gain", c_void_p),
+    ("theta", c_void_p),
+    ("rates", c_void_p),
+    ("kinds", c_int64),
+    ("kind", c_void_p),
+    ("coefficients", c_int64),
+    ("drive", c_void_p),
+    ("drive_coefficient", c_int64),
+    ("drive_interval", c_int64),
+    ("drive_row", c_int64),
+    ("interval", c_void_p),
+    ("begin", c_void_p),
+    ("width", c_void_p),
+    ("x0", c_void_p),
+    ("kicks", c_void_p),
+    ("count", c_void_p),
+    ("keep", c_void_p),
+    ("xs", c_void_p),
+    ("end", c_void_p),
+    ("targets", c_void_p),
+]
+
+
+class RateRun(ctypes.Structure):
+    """`ctrnn_rate_run`."""
+
+    _fields_: ClassVar = FIXED_STEPS
+
+
+class RateBack(ctypes.Structure):
+    """`ctrnn_rate_back`."""
+
+    _fields_: ClassVar = [
+        (name, c_void_p)
+        for name in (
+            "states",
+            "targets",
+            "grad_xs",
+            "keep_of_grad",
+            "grad_end",
+            "delta",
+            "sent",
+            "grad_x0",
+            "grad_rates",
+            "grad_gain",
+            "grad_theta",
+            "grad_kicks",
+        )
+    ]
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Where a contiguous Tensor begins; None for none."""
+    return None if tensor is None else tensor.data_ptr()
+
+
+def fixed_steps(run: Any, schedule: Schedule, x0: Tensor, drive: Tensor, rates: Tensor, kicks: Tensor | None) -> None:
+    """Put into a run's structure everything but its network; the Tensors must outlive the call."""
+    run.dtype, run.steps, run.stages = DTYPES[x0.dtype], schedule.steps, schedule.stages
+    run.batch, run.n = x0.shape
+    if schedule.tableau is not None:
+        stages = schedule.stages
+        square = [weight for row in schedule.tableau.a for weight in (*row, *[0.0] * (stages - len(row)))]
+        for name, values in (("a", square), ("b", schedule.tableau.b), ("c", schedule.tableau.c)):
+            setattr(run, name, (c_double * len(values))(*values))
+    run.rates, run.kinds = address(rates), rates.shape[0]
+    run.coefficients, run.drive = drive.shape[0], address(drive)
+    strides = [0 if size == 1 else stride for size, stride in zip(drive.shape[:3], drive.stride()[:3], strict=True)]
+    run.drive_coefficient, run.drive_interval, run.drive_row = strides
+    run.x0, run.kicks = address(x0), address(kicks)
+    for name in ("kind", "interval", "begin", "width", "count", "keep"):
+        setattr(run, name, address(getattr(schedule, name)))

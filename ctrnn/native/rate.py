@@ -1,0 +1,198 @@
+"""x <- lerp(x, F, alpha), or a Runge-Kutta step of tau dx/dt = F - x, for a rate network: whole runs in compiled code.
+
+A run is a pair of autograd Functions, since a backward pass that is not itself one is out of the reach of torch.func.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from ctrnn._derivative import moves
+from ctrnn.lowered import Nonlinearity, RateNetwork
+from ctrnn.native._pair import into_drive, no_forward_mode, one_by_one, plain_run, second
+from ctrnn.native.abi import RateBack, RateRun, address, fixed_steps
+from ctrnn.native.library import call
+from ctrnn.native.schedule import Schedule
+
+CODES: dict[Nonlinearity, int] = {"identity": 0, "tanh": 1, "relu": 2, "sigmoid": 3, "softplus": 4, "retanh": 5}
+
+
+class Inputs(NamedTuple):
+    """Every Tensor on which a run depends."""
+
+    x0: Float[Tensor, "row unit"]
+    drive: Float[Tensor, "coefficient interval row unit"]  # W_in u + b; one row or one interval stands for all
+    W: Float[Tensor, "unit unit"]
+    rates: Float[Tensor, "kind unit"]  # alpha of a lerp, dt / tau of Runge-Kutta
+    gain: Float[Tensor, "unit"] | None
+    theta: Float[Tensor, "unit"] | None
+    kicks: Float[Tensor, "step row unit"] | None  # added after each step
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What decides a run: its steps, its activations, and which Tensors besides the states its gradient needs."""
+
+    schedule: Schedule
+    pre: Nonlinearity
+    post: Nonlinearity
+    differentiated: bool
+    threads: int
+
+
+def rate(
+    network: RateNetwork,
+    schedule: Schedule,
+    x0: Float[Tensor, "row unit"],
+    drive: Float[Tensor, "coefficient #interval #row unit"],
+    rates: Float[Tensor, "kind unit"],
+    kicks: Float[Tensor, "step row unit"] | None,
+) -> tuple[Float[Tensor, "slot row unit"], Float[Tensor, "row unit"]]:
+    """The states that the schedule keeps, and the one at the end.
+
+    `drive` is W_in u + b, `rates` alpha of a lerp or dt / tau, and `kicks` are added after each step.
+    """
+    gain, theta = (None if value is None else value.expand(x0.shape[-1]) for value in (network.gain, network.theta))
+    inputs = Inputs(x0, drive, network.W_rec, rates, gain, theta, kicks)
+    differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
+    plan = Plan(schedule, network.pre, network.post, differentiated, torch.get_num_threads())
+    xs, end, *_ = _Rate.apply(plan, *inputs)
+    return xs, end
+
+
+class _Rate(torch.autograd.Function):
+    """(inputs) -> (states kept, state at the end, and for the gradient: all states, all targets)."""
+
+    @staticmethod
+    def forward(plan: Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        given, schedule = _contiguous(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
+        x0, (rows, n) = given.x0, given.x0.shape
+        every = plan.differentiated and schedule.keep is not None
+        steps = schedule._replace(keep=None, slots=schedule.steps) if every else schedule
+        states, end = x0.new_empty(steps.slots, rows, n), torch.empty_like(x0)
+        wants_targets = plan.differentiated and schedule.tableau is None
+        targets = x0.new_empty(schedule.steps, rows, n) if wants_targets else None
+        run = _run(plan, steps, given)
+        run.xs, run.end, run.targets = map(address, (states, end, targets))
+        call("ctrnn_rate_forward", run)
+        if not every:
+            return states, end, None, targets
+        assert schedule.keep is not None
+        return states[schedule.keep >= 0], end, states, targets
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        ctx.plan, *tensors = inputs
+        xs, _, states, targets = output
+        ctx.mark_non_differentiable(*[extra for extra in (states, targets) if extra is not None])
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors, xs if states is None else states, targets)
+
+    @staticmethod
+    def backward(ctx: Any, grad_xs: Tensor | None, grad_end: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+        wanted = tuple(ctx.needs_input_grad[1:])
+        return None, *_Pullback.apply(ctx.plan, wanted, grad_xs, grad_end, *ctx.saved_tensors)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None) -> Any:
+        return one_by_one(_Rate, info.batch_size, in_dims[1:], (plan,), tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        del ctx, tangents
+        no_forward_mode()
+
+
+class _Pullback(torch.autograd.Function):
+    """(gradients of the states kept and of the end, inputs, states, targets) -> gradients of the inputs wanted."""
+
+    @staticmethod
+    def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_xs, grad_end, *rest = tensors
+        *given, states, targets = rest
+        inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
+        x0, schedule, (rows, n) = inputs.x0, plan.schedule, inputs.x0.shape
+        shape = (max(schedule.stages, 1), schedule.steps, rows, n)
+        delta = x0.new_empty(shape)
+        sent = x0.new_empty(shape) if want.W else None
+        each = {"rates": (rows, len(inputs.rates), n), "gain": (rows, n), "theta": (rows, n), "kicks": shape[1:]}
+        found = {name: x0.new_empty(size) for name, size in each.items() if getattr(want, name)}
+        back, run = RateBack(), _run(plan, schedule, inputs)
+        contiguous = [None if g is None else g.contiguous() for g in (grad_xs, grad_end)]
+        grad_x0 = torch.empty_like(x0)
+        back.states, back.targets = map(address, (states, targets))
+        back.grad_xs, back.grad_end = map(address, contiguous)
+        back.keep_of_grad = address(schedule.keep)
+        back.delta, back.sent, back.grad_x0 = map(address, (delta, sent, grad_x0))
+        for name in each:
+            setattr(back, f"grad_{name}", address(found.get(name)))
+        call("ctrnn_rate_backward", run, back)
+        return (
+            grad_x0 if want.x0 else None,
+            into_drive(delta, inputs.drive.shape, schedule) if want.drive else None,
+            None if sent is None else delta.reshape(-1, n).T @ sent.reshape(-1, n),
+            *[found[name].sum(0) if name in found else None for name in ("rates", "gain", "theta")],
+            found.get("kicks"),
+        )
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
+        del output
+        ctx.plan, ctx.wanted, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @staticmethod
+    def backward(ctx: Any, *twice: Tensor | None) -> tuple[Tensor | None, ...]:
+        run = lambda *inputs: _plain(ctx.plan, Inputs(*inputs))
+        return None, None, *second(run, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, 2)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, wanted: Any, *tensors: Tensor | None) -> Any:
+        return one_by_one(_Pullback, info.batch_size, in_dims[2:], (plan, wanted), tensors)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
+        del ctx, tangents
+        no_forward_mode()
+
+
+def _contiguous(inputs: Inputs) -> Inputs:
+    """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
+    drive = inputs.drive if inputs.drive.stride(-1) == 1 else inputs.drive.contiguous()
+    rest: Any = [None if value is None or value is inputs.drive else value.contiguous() for value in inputs]
+    return Inputs(*rest)._replace(drive=drive)
+
+
+def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> RateRun:
+    run = RateRun(threads=plan.threads, pre=CODES[plan.pre], post=CODES[plan.post])
+    fixed_steps(run, schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
+    run.W, run.gain, run.theta = map(address, (inputs.W, inputs.gain, inputs.theta))
+    return run
+
+
+_PLAIN: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "tanh": torch.tanh,
+    "relu": torch.relu,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+    "retanh": lambda x: torch.relu(torch.tanh(x)),
+}
+
+
+def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The same run in plain torch."""
+    pre, post = _PLAIN[plan.pre], _PLAIN[plan.post]
+
+    def target(x: Tensor, v: Tensor) -> Tensor:
+        z = x if inputs.gain is None else inputs.gain * x
+        z = z if inputs.theta is None else z + inputs.theta
+        return post(F.linear(pre(z), inputs.W) + v)
+
+    return plain_run(target, plan.schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
