@@ -2,16 +2,18 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ctrnn import _tree as tree
+from ctrnn._columns import Column, Interval, Same
 from ctrnn._derivative import forward_mode
 from ctrnn._types import State
-from ctrnn.dynamics import Relaxation
-from ctrnn.lowered import RateNetwork
+from ctrnn.dynamics import Model, Relaxation
+from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 from ctrnn.native.abi import DTYPES
 from ctrnn.native.library import library
 from ctrnn.native.rate import rate
@@ -19,11 +21,18 @@ from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
 from ctrnn.solvers.relaxation import Euler, ExponentialEuler, Iterate
 from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, RungeKutta, Tableau
-from ctrnn.steps import Grid
+from ctrnn.steps import AT_ITS_END, Grid
 
 REPORTS = 32  # of a run's progress: a kernel that has begun says nothing until its end
 LERPS = (Iterate, Euler, ExponentialEuler)
 STEPS = (RungeKutta.step, EmbeddedRungeKutta.step)
+
+
+class Layer(NamedTuple):
+    """A network with a kernel, and the step that it takes alone."""
+
+    step: Step
+    network: RateNetwork | GatedNetwork
 
 
 def compiled(
@@ -33,60 +42,104 @@ def compiled(
     coefficients: Sequence[Tensor],
     kicks: Iterator[State] | None,
     progress: Callable[[float], None] | None,
-) -> tuple[Tensor, Tensor] | None:
+) -> tuple[State, State] | None:
     """The state at the end of the grid and those saved, as `march` returns them; None where the plain loop must run."""
-    if library() is None or not isinstance(x, Tensor) or not _covered(step, grid, x):
+    if library() is None or not _covered(step.solver, grid):
         return None
-    assert isinstance(step.model, Relaxation)
-    network = step.model.lowered()
-    if not isinstance(network, RateNetwork) or {network.W_rec.dtype, network.tau.dtype} != {x.dtype}:
+    layers = _layers(step.model, step.solver, x)
+    if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
         return None
-    if any(forward_mode(value) for value in (x, *coefficients, *network) if isinstance(value, Tensor)):
+    tensors = [value for layer in layers for value in layer.network if isinstance(value, Tensor)]
+    if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])):
         return None
     if progress is None:
-        return _run(step, network, grid, x, coefficients, kicks)
+        return _through(layers, grid, x, coefficients, kicks)
     saves = []
     for k in range(REPORTS):
         part = grid.part(k * grid.steps // REPORTS, (k + 1) * grid.steps // REPORTS)
         if part.steps:
-            x, more = _run(step, network, part, x, coefficients, kicks)
+            x, more = _through(layers, part, x, coefficients, kicks)
             saves.append(more)
             progress((k + 1) / (REPORTS + 1))
-    return x, torch.cat(saves)
+    return x, tree.map(lambda *parts: torch.cat(parts), *saves)
+
+
+def _covered(solver: Solver, grid: Grid) -> bool:
+    known = type(solver) in LERPS or (isinstance(solver, RungeKutta) and type(solver).step in STEPS)
+    return known and grid.steps > 0 and grid.regular
+
+
+def _layers(model: Model, solver: Solver, x: State) -> list[Layer] | None:
+    """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
+    if not isinstance(model, Relaxation) or model._forward_hooks or model._forward_pre_hooks:
+        return None  # what hooks see is the plain path's business
+    network = model.lowered()
+    if not isinstance(network, Layers):
+        return [Layer(Step(model, solver), network)] if network is not None and _fits(network, x) else None
+    if type(solver) not in LERPS:
+        return None  # within a stage a layer reads what the layer below does in that stage
+    states = tree.leaves(x)
+    if len(states) != len(network.each):
+        return None
+    found = [_layers(layer, solver, state) for layer, state in zip(network.each, states, strict=True)]
+    return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
+
+
+def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
+    kind = (RateNetwork,)
+    return (
+        isinstance(network, kind)
+        and isinstance(x, Tensor)
+        and x.device.type == network.W_rec.device.type == "cpu"
+        and x.dtype in DTYPES
+        and x.dtype == network.W_rec.dtype == network.tau.dtype
+    )
+
+
+def _through(
+    layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
+) -> tuple[State, State]:
+    """Layer after layer through the whole grid: a lerp reads what the layer below is after the same step."""
+    ends, saves = [], []
+    _, slot = grid.slots()
+    every, inside = _every_step(grid), grid
+    for layer, start in zip(layers, tree.leaves(x), strict=True):
+        if layer is layers[-1]:
+            end, kept = _run(layer, inside, start, coefficients, kicks)
+        else:
+            end, xs = _run(layer, inside._replace(saved=every.saved), start, coefficients, kicks)
+            kept = xs if slot is None else xs[slot >= 0]
+            assert isinstance(layer.step.model, Relaxation)
+            coefficients, inside = (layer.step.model.readout(xs),), every._replace(saved=grid.saved)
+        ends.append(end)
+        saves.append(torch.cat([start[None], kept]) if grid.initial else kept)
+    return tree.unflatten(x, ends), tree.unflatten(x, saves)
+
+
+def _every_step(grid: Grid) -> Grid:
+    """The grid when each of its steps is an interval of the drive, and is saved."""
+    at = range(grid.steps)
+    column = lambda value: Column(Same(value), at)
+    return grid._replace(
+        interval=Column(Interval(1), at), begin=column(0.0), width=column(1.0), saved=column(AT_ITS_END)
+    )
 
 
 def _run(
-    step: Step,
-    network: RateNetwork,
-    grid: Grid,
-    x: Tensor,
-    coefficients: Sequence[Tensor],
-    kicks: Iterator[State] | None,
+    layer: Layer, grid: Grid, x: Tensor, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
 ) -> tuple[Tensor, Tensor]:
+    """One network along the grid: the state at its end, and what it is at the ends of steps that the grid saves."""
     lengths, kind = grid.lengths()
     first, interval = grid.intervals() if coefficients else (0, None)
-    schedule = _schedule(step.solver, grid, kind, interval, held=len(coefficients) < 2)
-    rows = x.reshape(-1, x.shape[-1])
-    pushed = None if kicks is None else _pushed(step, lengths, kind, islice(kicks, grid.steps), rows)
-    rates = torch.stack([_rate(step, dt, rows) for dt in lengths])
     last = first + (grid.steps if interval is None else int(interval[-1]) + 1)
-    drive = _projected(network, [c[first:last] for c in coefficients], len(rows))
-    xs, end = rate(network, schedule, rows, drive, rates, pushed)
-    saves = xs.reshape(-1, *x.shape)
-    return end.reshape(x.shape), torch.cat([x[None], saves]) if grid.initial else saves
-
-
-def _covered(step: Step, grid: Grid, x: Tensor) -> bool:
-    model, solver = step.model, step.solver
-    return (
-        isinstance(model, Relaxation)
-        and (type(solver) in LERPS or (isinstance(solver, RungeKutta) and type(solver).step in STEPS))
-        and x.device.type == "cpu"
-        and x.dtype in DTYPES
-        and grid.steps > 0
-        and grid.regular
-        and not (model._forward_hooks or model._forward_pre_hooks)  # what they see is the plain path's business
-    )
+    schedule = _schedule(layer.step.solver, grid, kind, interval, held=len(coefficients) < 2)
+    rows = x.reshape(-1, x.shape[-1])
+    pushed = None if kicks is None else _pushed(layer.step, lengths, kind, islice(kicks, grid.steps), rows)
+    rates = torch.stack([_rate(layer.step, dt, rows) for dt in lengths])
+    drive = _projected(layer.network, [c[first:last] for c in coefficients], len(rows))
+    assert isinstance(layer.network, RateNetwork)
+    xs, end = rate(layer.network, schedule, rows, drive, rates, pushed)
+    return end.reshape(x.shape), xs.reshape(-1, *x.shape)
 
 
 def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor | None, held: bool) -> Schedule:
@@ -95,8 +148,8 @@ def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor 
         tableau = Tableau(tableau.a[:-1], tableau.a[-1])
     begin, width = None, None
     if not held:
-        ends = torch.zeros(grid.steps, dtype=torch.float64)
-        begin, width = grid.fractions() or (ends, ends + 1)
+        zeros = torch.zeros(grid.steps, dtype=torch.float64)
+        begin, width = grid.fractions() or (zeros, zeros + 1)
     count, slot = grid.slots()
     keep = None if slot is None else torch.where(slot < 0, slot, slot - grid.initial)
     which = None if kind is None else kind.to(torch.int32)
@@ -118,16 +171,16 @@ def _pushed(step: Step, lengths: list[Any], kind: Tensor | None, kicks: Iterator
     return xi * torch.stack([torch.as_tensor(scale, dtype=rows.dtype).expand_as(rows) for scale in scales])[kind]
 
 
-def _projected(network: RateNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
+def _projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
     """W_in u + b (coefficient, interval, row, unit); one row where all samples share a drive."""
+    b = network.b if isinstance(network, RateNetwork) else network.b_in
     if not coefficients:
-        b = network.W_rec.new_zeros(len(network.W_rec)) if network.b is None else network.b
-        return b.expand(1, 1, 1, -1)
+        return (network.W_rec.new_zeros(len(network.W_rec)) if b is None else b).expand(1, 1, 1, -1)
     flat = [_rows(coefficient, rows) for coefficient in coefficients]
     if network.W_in is None:
-        flat[0] = flat[0] if network.b is None else flat[0] + network.b
+        flat[0] = flat[0] if b is None else flat[0] + b
     else:
-        flat = [F.linear(c, network.W_in, None if k else network.b) for k, c in enumerate(flat)]
+        flat = [F.linear(c, network.W_in, None if k else b) for k, c in enumerate(flat)]
     return flat[0][None] if len(flat) == 1 else torch.stack(flat)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ctrnn import _model_files as files
 from ctrnn import _tree as tree
 from ctrnn._types import State
-from ctrnn.lowered import GatedNetwork, RateNetwork
+from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 
 
 class TorchTwin:
@@ -111,7 +111,7 @@ class Relaxation(Model):
         if {"target", "forward", "activity"} & vars(cls).keys() and "lowered" not in vars(cls):
             cls.lowered = Relaxation.lowered  # type: ignore[method-assign]
 
-    def lowered(self) -> RateNetwork | GatedNetwork | None:
+    def lowered(self) -> RateNetwork | GatedNetwork | Layers | None:
         """The target as plain Tensors for compiled kernels, equal to `target` to rounding; None where there is none.
 
         A subclass that defines `target`, `forward` or `activity` is not lowered unless it defines this too.

@@ -1,6 +1,6 @@
 """What compiled kernels need to know of a network: its target as plain Tensors, without the module that holds them."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from jaxtyping import Float
 from torch import Tensor
@@ -33,3 +33,9 @@ class GatedNetwork(NamedTuple):
     b_in: Float[Tensor, "gates"] | None
     tau: Float[Tensor, "..."]
     kind: Literal["gru"]
+
+
+class Layers(NamedTuple):
+    """Relaxations whose states are the parts of a state, each fed with the readout of the one before after its step."""
+
+    each: tuple[Any, ...]

@@ -4,12 +4,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ctrnn.lowered import GatedNetwork, RateNetwork
-from ctrnn.models import CTRNN, GRU, MTRNN, BeerCTRNN, EchoState, Elman, Hopfield, RateRNN
+from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
+from ctrnn.models import CTRNN, GRU, MTRNN, BeerCTRNN, EchoState, Elman, Hopfield, RateRNN, Stack
 from ctrnn.models.activations import NAMES, lowered, softmax
 from tests.laws import point, relaxation_classes
 
-LOWERED = [kind for kind in relaxation_classes() if kind.example().lowered() is not None]
+LOWERED = [k for k in relaxation_classes() if isinstance(k.example().lowered(), RateNetwork | GatedNetwork)]
 WITH_ACTIVATION = (CTRNN, RateRNN, Elman)
 
 
@@ -79,3 +79,8 @@ def test_gradients_pass_through_the_lowered_tensors():
     model = CTRNN(3, 2, learn_tau=True)
     model.lowered().tau.sum().backward()
     assert model.log_ratio.grad is not None
+
+
+def test_a_stack_is_lowered_layer_by_layer():
+    stack = Stack([CTRNN(3, 2, 4), GRU(2, 4)])
+    assert stack.lowered() == Layers(tuple(stack.layers))

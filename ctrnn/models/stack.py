@@ -11,6 +11,7 @@ from torch import Generator, Tensor, nn
 from ctrnn import _model_files as files
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation, TorchTwin
+from ctrnn.lowered import Layers
 from ctrnn.models._units import Input
 from ctrnn.models.gated import GRU, LSTM, Elman, TorchCell, require_one_tau
 
@@ -74,6 +75,9 @@ class Stack(Relaxation, TorchTwin):
             targets.append(new)
             u = layer.readout(tree.blend(state, new, part))
         return StackState(tuple(targets))
+
+    def lowered(self) -> Layers:
+        return Layers(tuple(self._each()))
 
     @property
     def clock(self) -> Any:
