@@ -76,6 +76,37 @@ class RateBack(ctypes.Structure):
     ]
 
 
+class GatedRun(ctypes.Structure):
+    """`ctrnn_gated_run`."""
+
+    _fields_: ClassVar = [
+        *[field for field in FIXED_STEPS if field[0] not in ("pre", "post", "gain", "theta", "targets")],
+        ("b_rec", c_void_p),
+        ("gates", c_void_p),
+    ]
+
+
+class GatedBack(ctypes.Structure):
+    """`ctrnn_gated_back`."""
+
+    _fields_: ClassVar = [
+        (name, c_void_p)
+        for name in (
+            "states",
+            "grad_xs",
+            "keep_of_grad",
+            "grad_end",
+            "delta",
+            "delta_q",
+            "sent",
+            "grad_x0",
+            "grad_b_rec",
+            "grad_rates",
+            "grad_kicks",
+        )
+    ]
+
+
 def address(tensor: Tensor | None) -> int | None:
     """Where a contiguous Tensor begins; None for none."""
     return None if tensor is None else tensor.data_ptr()

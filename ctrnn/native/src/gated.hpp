@@ -1,0 +1,371 @@
+// The gated recurrent unit along fixed steps, and the way back. A block of rows takes all steps before the next block.
+//
+// Forward keeps r, z, c and q of every stage if there will be a way back: to compute them again would cost the product
+// with W a second time, which takes longer than to write and read 4 n numbers.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "activations.hpp"
+#include "gated.h"
+#include "product.hpp"
+#include "vec.hpp"
+
+namespace ctrnn::CTRNN_ISA {
+
+// Rows of a block: many share what is read of W, and what belongs to them alone stays in the second-level cache.
+constexpr int64_t GATED_ROWS = 48;
+
+// One vector of a row, or what is left of it.
+template <class T, bool whole>
+struct Part {
+    using V = typename Vec<T>::type;
+    int64_t begin, count;
+
+    static V zero() { return V{}; }
+    V load(const T* row) const {
+        if constexpr (whole) return Vec<T>::load(row + begin);
+        else return Vec<T>::load(row + begin, count);
+    }
+    void store(T* row, V value) const {
+        if constexpr (whole) Vec<T>::store(row + begin, value);
+        else Vec<T>::store(row + begin, value, count);
+    }
+};
+
+template <class T, class Body>
+inline void along(int64_t n, Body body) {
+    int64_t begin = 0;
+    for (; begin + Vec<T>::width <= n; begin += Vec<T>::width) body(Part<T, true>{begin, Vec<T>::width});
+    if (begin < n) body(Part<T, false>{begin, n - begin});
+}
+
+// Room for arrays of one block, taken one after another.
+template <class T>
+struct Room {
+    T* next;
+    T* take(int64_t size) { return std::exchange(next, next + size); }
+};
+
+// What both directions ask of a run, for the rows of one block.
+template <class T>
+struct GatedBlock {
+    const ctrnn_gated_run& run;
+    const int64_t n, first, rows, stages;
+    const int64_t line, long_line;  // length of a row of n or 3 n in an array of our own
+    const bool lerps;
+
+    GatedBlock(const ctrnn_gated_run& run, int64_t first, int64_t last)
+        : run(run), n(run.n), first(first), rows(last - first), stages(std::max(run.stages, 1)),
+          line(padded<T>(n)), long_line(padded<T>(3 * n)), lerps(!run.stages) {}
+
+    bool takes(int64_t row, int64_t step) const { return !run.count || run.count[first + row] > step; }
+
+    // Rows up to the last one that takes the step: no others, where rows stand in the order of their counts.
+    int64_t live(int64_t step) const {
+        int64_t last = rows;
+        while (last > 0 && !takes(last - 1, step)) --last;
+        return last;
+    }
+
+    // A row of an array (stages, steps, batch, width).
+    template <class U>
+    U* at(U* array, int64_t stage, int64_t step, int64_t row, int64_t width) const {
+        return array + ((stage * run.steps + step) * run.batch + first + row) * width;
+    }
+
+    int64_t kind(int64_t step) const { return run.kind ? run.kind[step] : 0; }
+    const T* rate(int64_t step) const { return static_cast<const T*>(run.rates) + kind(step) * n; }
+
+    // The drive's value in a stage: where it lies, or, if it is a polynomial, in `room`.
+    const T* drive(int64_t stage, int64_t step, int64_t row, T* room) const {
+        const T* value = static_cast<const T*>(run.drive) + (first + row) * run.drive_row +
+                         (run.interval ? run.interval[step] : step) * run.drive_interval;
+        if (run.coefficients == 1) return value;
+        const T s = T(run.begin[step] + (lerps ? 0.0 : run.c[stage]) * run.width[step]);
+        along<T>(3 * n, [&](auto part) {
+            auto sum = part.load(value + (run.coefficients - 1) * run.drive_coefficient);
+            for (int64_t p = run.coefficients - 2; p >= 0; --p)
+                sum = part.load(value + p * run.drive_coefficient) + s * sum;
+            part.store(room, sum);
+        });
+        return room;
+    }
+
+    // sum_j weights_j k_j of the first slopes of a row, k (stages, rows, line).
+    template <class P>
+    auto combined(P part, const double* weights, int64_t count, const T* k, int64_t row) const {
+        auto sum = part.zero();
+        for (int64_t j = 0; j < count; ++j) sum += T(weights[j]) * part.load(k + (j * rows + row) * line);
+        return sum;
+    }
+
+    // y = x + rate sum_j weights_j k_j
+    void advance(const T* x, const T* rate, const double* weights, int64_t count, const T* k, int64_t row, T* y) const {
+        along<T>(n, [&](auto part) {
+            part.store(y, part.load(x) + part.load(rate) * combined(part, weights, count, k, row));
+        });
+    }
+};
+
+// torch.lerp, which is the target itself at rate 1.
+template <class V>
+inline V lerp(V x, V target, V rate) {
+    const V way = target - x;
+    return rate < V{} + 0.5f ? x + rate * way : target - way * (1 - rate);
+}
+
+// W h + b + v, except that the candidate's block of v is left out, before the product is added.
+template <class T>
+void begin_sum(int64_t n, const T* v, const T* b_rec, T* sum) {
+    along<T>(2 * n, [&](auto part) { part.store(sum, b_rec ? part.load(v) + part.load(b_rec) : part.load(v)); });
+    along<T>(n, [&](auto part) { part.store(sum + 2 * n, b_rec ? part.load(b_rec + 2 * n) : part.zero()); });
+}
+
+// The gates of one row, kept if asked to, and what `use` makes of the target.
+template <class T, class Use>
+inline void gates_of(int64_t n, const T* sum, const T* v, const T* h, T* kept, Use use) {
+    along<T>(n, [&](auto part) {
+        const auto r = logistic<T>(part.load(sum)), z = logistic<T>(part.load(sum + n)), q = part.load(sum + 2 * n);
+        const auto c = hyperbolic_tangent<T>(part.load(v + 2 * n) + r * q), x = part.load(h);
+        if (kept) {
+            part.store(kept, r);
+            part.store(kept + n, z);
+            part.store(kept + 2 * n, c);
+            part.store(kept + 3 * n, q);
+        }
+        use(part, x, (x - c) * z + c);
+    });
+}
+
+// Numbers of scratch that each row needs.
+template <class T>
+int64_t gated_forward_room(const ctrnn_gated_run& run) {
+    return padded<T>(run.n) * (1 + (run.stages ? 1 + run.stages : 0)) +
+           padded<T>(3 * run.n) * (run.coefficients > 1 ? 2 : 1);
+}
+
+template <class T>
+struct GatedForward : GatedBlock<T> {
+    using Block = GatedBlock<T>;
+    using Block::line, Block::long_line, Block::lerps, Block::n, Block::rows, Block::run, Block::stages;
+    const Matrix<T>& W;  // (n, 3 n)
+    T *x, *sum, *v, *y, *k;
+
+    GatedForward(const ctrnn_gated_run& run, const Matrix<T>& W, int64_t first, int64_t last, T* scratch)
+        : Block(run, first, last), W(W) {
+        Room<T> room{scratch};
+        x = room.take(rows * line), sum = room.take(rows * long_line);
+        v = room.take(run.coefficients > 1 ? rows * long_line : 0);
+        y = room.take(lerps ? 0 : rows * line), k = room.take(lerps ? 0 : stages * rows * line);
+    }
+
+    void operator()() {
+        const T* x0 = static_cast<const T*>(run.x0) + this->first * n;
+        for (int64_t row = 0; row < rows; ++row) std::copy_n(x0 + row * n, n, x + row * line);
+        for (int64_t step = 0; step < run.steps; ++step) {
+            const int64_t live = this->live(step), slot = run.keep ? run.keep[step] : step;
+            for (int64_t stage = 0; stage < stages; ++stage) evaluate(stage, step, live);
+            for (int64_t row = 0; row < live; ++row)
+                if (this->takes(row, step)) finish(step, row);
+            if (slot >= 0) write(this->at(static_cast<T*>(run.xs), 0, slot, 0, n));
+        }
+        write(static_cast<T*>(run.end) + this->first * n);
+    }
+
+    void write(T* to) const {
+        for (int64_t row = 0; row < rows; ++row) std::copy_n(x + row * line, n, to + row * n);
+    }
+
+    // x becomes the lerp to the target, or k holds the slope of a stage.
+    void evaluate(int64_t stage, int64_t step, int64_t live) {
+        const T *rate = this->rate(step), *b_rec = static_cast<const T*>(run.b_rec);
+        T* here = stage ? y : x;
+        for (int64_t row = 0; row < live; ++row) {
+            if (stage) this->advance(x + row * line, rate, run.a + stage * stages, stage, k, row, y + row * line);
+            begin_sum(n, this->drive(stage, step, row, v + row * long_line), b_rec, sum + row * long_line);
+        }
+        accumulate(here, line, live, W, sum, long_line);
+        for (int64_t row = 0; row < live; ++row) {
+            if (!this->takes(row, step)) continue;
+            const T* drive = run.coefficients > 1 ? v + row * long_line : this->drive(stage, step, row, nullptr);
+            T* kept = run.gates ? this->at(static_cast<T*>(run.gates), stage, step, row, 4 * n) : nullptr;
+            T *h = here + row * line, *slope = k + (stage * rows + row) * line;
+            const auto to_lerp = [=](auto part, auto x, auto target) { part.store(h, lerp(x, target, part.load(rate))); };
+            const auto to_slope = [=](auto part, auto x, auto target) { part.store(slope, target - x); };
+            if (lerps) gates_of(n, sum + row * long_line, drive, h, kept, to_lerp);
+            else gates_of(n, sum + row * long_line, drive, h, kept, to_slope);
+        }
+    }
+
+    void finish(int64_t step, int64_t row) {
+        T* state = x + row * line;
+        if (!lerps) this->advance(state, this->rate(step), run.b, stages, k, row, state);
+        if (!run.kicks) return;
+        const T* kick = this->at(static_cast<const T*>(run.kicks), 0, step, row, n);
+        along<T>(n, [&](auto part) { part.store(state, part.load(state) + part.load(kick)); });
+    }
+};
+
+template <class T>
+int64_t gated_backward_room(const ctrnn_gated_run& run) {
+    return padded<T>(run.n) * (run.stages ? 1 + 3 * run.stages : 2);
+}
+
+template <class T>
+struct GatedBackward : GatedBlock<T> {
+    using Block = GatedBlock<T>;
+    using Block::first, Block::line, Block::lerps, Block::n, Block::rows, Block::run, Block::stages;
+    const ctrnn_gated_back& back;
+    const Matrix<T>&W_gates, &W_q;  // (2 n, n), (n, n)
+    T *g, *gy, *y, *k;   // gradients of the state after a step and of that in each stage; states in the stages, slopes
+
+    GatedBackward(const ctrnn_gated_run& run, const ctrnn_gated_back& back, const Matrix<T>& W_gates,
+                  const Matrix<T>& W_q, int64_t first, int64_t last, T* scratch)
+        : Block(run, first, last), back(back), W_gates(W_gates), W_q(W_q) {
+        Room<T> room{scratch};
+        const int64_t size = rows * line;
+        g = room.take(size), gy = room.take(stages * size);
+        y = room.take(lerps ? 0 : stages * size), k = room.take(lerps ? 0 : stages * size);
+    }
+
+    void operator()() {
+        std::fill_n(g, rows * line, T(0));
+        if (back.grad_end) receive(static_cast<const T*>(back.grad_end) + first * n);
+        clear(back.grad_rates, run.kinds * n);
+        clear(back.grad_b_rec, 3 * n);
+        for (int64_t step = run.steps - 1; step >= 0; --step) {
+            const int64_t live = this->live(step), slot = back.keep_of_grad ? back.keep_of_grad[step] : step;
+            if (back.grad_xs && slot >= 0) receive(this->at(static_cast<const T*>(back.grad_xs), 0, slot, 0, n));
+            if (back.grad_kicks) kick(step);
+            for (int64_t row = 0; row < rows && !lerps; ++row) repeat(step, row);
+            for (int64_t stage = stages - 1; stage >= 0; --stage) pull(stage, step, live);
+            if (lerps) std::swap(g, gy);
+            for (int64_t row = 0; row < live && !lerps; ++row)
+                if (this->takes(row, step)) collect(step, row);
+        }
+        T* grad_x0 = static_cast<T*>(back.grad_x0) + first * n;
+        for (int64_t row = 0; row < rows; ++row) std::copy_n(g + row * line, n, grad_x0 + row * n);
+    }
+
+    void clear(void* array, int64_t width) const {
+        if (array) std::fill_n(static_cast<T*>(array) + first * width, rows * width, T(0));
+    }
+
+    T* row_of(void* array, int64_t stage, int64_t step, int64_t row, int64_t width) const {
+        return this->at(static_cast<T*>(array), stage, step, row, width);
+    }
+
+    const T* state_before(int64_t step, int64_t row) const {
+        return step ? this->at(static_cast<const T*>(back.states), 0, step - 1, row, n)
+                    : static_cast<const T*>(run.x0) + (first + row) * n;
+    }
+
+    void receive(const T* given) {
+        for (int64_t row = 0; row < rows; ++row, given += n) {
+            T* to = g + row * line;
+            along<T>(n, [&](auto part) { part.store(to, part.load(to) + part.load(given)); });
+        }
+    }
+
+    void kick(int64_t step) const {
+        for (int64_t row = 0; row < rows; ++row) {
+            T* to = row_of(back.grad_kicks, 0, step, row, n);
+            if (this->takes(row, step)) std::copy_n(g + row * line, n, to);
+            else std::fill_n(to, n, T(0));
+        }
+    }
+
+    // The states and slopes of the stages, from the gates.
+    void repeat(int64_t step, int64_t row) {
+        const T *x = state_before(step, row), *rate = this->rate(step);
+        const bool takes = this->takes(row, step);
+        for (int64_t stage = 0; stage < stages; ++stage) {
+            T *here = y + (stage * rows + row) * line, *slope = k + (stage * rows + row) * line;
+            if (!takes || !stage) std::copy_n(x, n, here);
+            else this->advance(x, rate, run.a + stage * stages, stage, k, row, here);
+            if (back.sent) std::copy_n(here, n, row_of(back.sent, stage, step, row, n));
+            if (!takes) continue;
+            const T* kept = row_of(run.gates, stage, step, row, 4 * n);
+            along<T>(n, [&](auto part) {
+                const auto h = part.load(here), z = part.load(kept + n), c = part.load(kept + 2 * n);
+                part.store(slope, (h - c) * z + c - h);
+            });
+        }
+    }
+
+    // The gradients of one stage's sums and, in gy, of its state.
+    void pull(int64_t stage, int64_t step, int64_t live) {
+        T* into = gy + stage * rows * line;
+        for (int64_t row = 0; row < rows; ++row) {
+            if (this->takes(row, step)) {
+                pull_gates(stage, step, row, into + row * line);
+                continue;
+            }
+            std::fill_n(row_of(back.delta, stage, step, row, 3 * n), 3 * n, T(0));
+            std::fill_n(row_of(back.delta_q, stage, step, row, n), n, T(0));
+            if (lerps) std::copy_n(g + row * line, n, into + row * line);
+            else std::fill_n(into + row * line, n, T(0));
+        }
+        const T *delta = row_of(back.delta, stage, step, 0, 3 * n), *delta_q = row_of(back.delta_q, stage, step, 0, n);
+        accumulate(delta, 3 * n, live, W_gates, into, line);
+        accumulate(delta_q, n, live, W_q, into, line);
+    }
+
+    void pull_gates(int64_t stage, int64_t step, int64_t row, T* into) {
+        const T *kept = row_of(run.gates, stage, step, row, 4 * n), *rate = this->rate(step), *out = g + row * line;
+        const T* here = lerps ? state_before(step, row) : y + (stage * rows + row) * line;
+        T *delta = row_of(back.delta, stage, step, row, 3 * n), *delta_q = row_of(back.delta_q, stage, step, row, n);
+        T* bias = back.grad_b_rec ? static_cast<T*>(back.grad_b_rec) + (first + row) * 3 * n : nullptr;
+        T* rates = lerps && back.grad_rates ? rates_of(step, row) : nullptr;
+        along<T>(n, [&](auto part) {
+            const auto r = part.load(kept), z = part.load(kept + n), c = part.load(kept + 2 * n);
+            const auto q = part.load(kept + 3 * n), h = part.load(here), alpha = part.load(rate);
+            const auto given = part.load(out), target = alpha * (lerps ? given : of_slope(part, stage, row, given));
+            const auto d_c = target * (1 - z) * (1 - c * c), d_q = d_c * r;
+            const auto d_r = d_q * q * (1 - r), d_z = target * (h - c) * z * (1 - z);
+            part.store(delta, d_r);
+            part.store(delta + n, d_z);
+            part.store(delta + 2 * n, d_c);
+            part.store(delta_q, d_q);
+            part.store(into, lerps ? given * (1 - alpha) + target * z : target * z - target);
+            if (bias) {
+                part.store(bias, part.load(bias) + d_r);
+                part.store(bias + n, part.load(bias + n) + d_z);
+                part.store(bias + 2 * n, part.load(bias + 2 * n) + d_q);
+            }
+            if (rates) part.store(rates, part.load(rates) + given * ((h - c) * z + c - h));
+        });
+    }
+
+    // The gradient of rate k_i: b_i times that of the new state, and a_ji times those of the later stages.
+    template <class P, class V>
+    V of_slope(P part, int64_t stage, int64_t row, V given) const {
+        V sum = T(run.b[stage]) * given;
+        for (int64_t j = stage + 1; j < stages; ++j)
+            sum += T(run.a[j * stages + stage]) * part.load(gy + (j * rows + row) * line);
+        return sum;
+    }
+
+    T* rates_of(int64_t step, int64_t row) const {
+        return static_cast<T*>(back.grad_rates) + ((first + row) * run.kinds + this->kind(step)) * n;
+    }
+
+    // The gradients of the state before a Runge-Kutta step, and of its rate.
+    void collect(int64_t step, int64_t row) {
+        T *state = g + row * line, *rates = back.grad_rates ? rates_of(step, row) : nullptr;
+        along<T>(n, [&](auto part) {
+            auto sum = part.load(state), of_rate = sum * this->combined(part, run.b, stages, k, row);
+            for (int64_t stage = 0; stage < stages; ++stage) {
+                const auto here = part.load(gy + (stage * rows + row) * line);
+                sum += here;
+                of_rate += here * this->combined(part, run.a + stage * stages, stage, k, row);
+            }
+            part.store(state, sum);
+            if (rates) part.store(rates, part.load(rates) + of_rate);
+        });
+    }
+};
+
+}  // namespace ctrnn::CTRNN_ISA
