@@ -4,8 +4,6 @@
 // every element in every shape of tile, so a row of C does not depend on the rows beside it.
 #pragma once
 
-#include <vector>
-
 #include "vec.hpp"
 
 namespace ctrnn::CTRNN_ISA {
@@ -47,7 +45,7 @@ public:
     const int64_t k, n;
 
 private:
-    std::vector<T> values;
+    Aligned<T> values;
 };
 
 // What a tile adds to: `columns` of each row of C, the last vector perhaps in part.

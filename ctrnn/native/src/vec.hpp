@@ -5,6 +5,8 @@
 
 #include <cstdint>
 #include <cstring>
+#include <memory>
+#include <new>
 
 #ifdef __AVX2__
 #include <immintrin.h>
@@ -94,5 +96,24 @@ template <class T>
 constexpr int64_t padded(int64_t n) {
     return (n + Vec<T>::width - 1) / Vec<T>::width * Vec<T>::width;
 }
+
+// Zeros that begin on a cache line, so that no load of a whole vector touches two.
+template <class T>
+class Aligned {
+public:
+    explicit Aligned(int64_t size) : values(static_cast<T*>(::operator new(size * sizeof(T), LINE))) {
+        std::memset(values.get(), 0, size * sizeof(T));
+    }
+
+    T* data() { return values.get(); }
+    const T* data() const { return values.get(); }
+
+private:
+    static constexpr std::align_val_t LINE{64};
+    struct Free {
+        void operator()(T* from) const { ::operator delete(from, LINE); }
+    };
+    std::unique_ptr<T, Free> values;
+};
 
 }  // namespace ctrnn::CTRNN_ISA

@@ -1,0 +1,88 @@
+// The C functions of rate.h: rows shared out among threads, block by block.
+#include "rate.h"
+
+#include <algorithm>
+#include <numeric>
+#include <vector>
+
+#include "export.hpp"
+#include "rate_backward.hpp"
+#include "rate_forward.hpp"
+#include "threads.hpp"
+
+namespace ctrnn::CTRNN_ISA {
+namespace {
+
+// Multiplications that are worth starting a thread for.
+constexpr double SHARE = 1e6;
+
+int64_t threads_for(const ctrnn_rate_run& run) {
+    const double work = double(run.steps) * run.batch * run.n * (run.n + 32) * std::max(run.stages, 1);
+    return std::max<int64_t>(1, std::min({double(run.threads), double(run.batch), 1 + work / SHARE}));
+}
+
+// The first row of a thread's share; the first shares have one row more where they cannot be equal.
+int64_t share(const ctrnn_rate_run& run, int64_t threads, int64_t thread) {
+    return thread * (run.batch / threads) + std::min(thread, run.batch % threads);
+}
+
+// The rows of the batch share by share. Where their numbers of steps differ they are dealt out like cards, long ones
+// first, so that no thread has all the long ones.
+std::vector<int64_t> order_of_rows(const ctrnn_rate_run& run, int64_t threads) {
+    std::vector<int64_t> rows(run.batch), order(run.batch);
+    std::iota(rows.begin(), rows.end(), 0);
+    if (!run.count) return rows;
+    std::stable_sort(rows.begin(), rows.end(), [&](int64_t i, int64_t j) { return run.count[i] > run.count[j]; });
+    for (int64_t i = 0; i < run.batch; ++i) order[share(run, threads, i % threads) + i / threads] = rows[i];
+    return order;
+}
+
+// work(block, room) for every block of rows, where room holds `planes` arrays of the block's size.
+template <class T, class Work>
+void blocks(const ctrnn_rate_run& run, const Matrix<T>& W, int64_t planes, Work work) {
+    const int64_t threads = threads_for(run);
+    const auto order = order_of_rows(run, threads);
+    const int64_t room = planes * std::min(RATE_ROWS, share(run, threads, 1)) * padded<T>(run.n);
+    Aligned<T> memory(threads * room);
+    parallel(threads, int(threads), [&](int64_t thread, int64_t) {
+        const int64_t first = share(run, threads, thread), rows = share(run, threads, thread + 1) - first;
+        const int64_t count = (rows + RATE_ROWS - 1) / RATE_ROWS;
+        for (int64_t block = 0; block < count; ++block) {
+            const int64_t begin = block * rows / count, end = (block + 1) * rows / count;
+            work(RateBlock<T>{run, W, order.data() + first + begin, end - begin}, memory.data() + thread * room);
+        }
+    });
+}
+
+bool is_empty(const ctrnn_rate_run& run) { return run.batch == 0 || run.n == 0; }
+
+template <class T>
+void forward(const ctrnn_rate_run& run) {
+    if (is_empty(run)) return;
+    const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
+    blocks<T>(run, W, RateForward<T>::planes(run),
+              [](const RateBlock<T>& block, T* room) { RateForward<T>(block, room)(); });
+}
+
+template <class T>
+void backward(const ctrnn_rate_run& run, const ctrnn_rate_back& back) {
+    if (is_empty(run)) return;
+    const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
+    const Matrix<T> W_back(static_cast<const T*>(run.W), run.n, run.n, false);
+    blocks<T>(run, W, RateBackward<T>::planes(run), [&](const RateBlock<T>& block, T* room) {
+        RateBackward<T>(block, back, W_back, room)();
+    });
+}
+
+}  // namespace
+}  // namespace ctrnn::CTRNN_ISA
+
+CTRNN_EXPORT(rate_forward)(const ctrnn_rate_run* run) {
+    using namespace ctrnn::CTRNN_ISA;
+    return guarded([&] { run->dtype ? forward<double>(*run) : forward<float>(*run); });
+}
+
+CTRNN_EXPORT(rate_backward)(const ctrnn_rate_run* run, const ctrnn_rate_back* back) {
+    using namespace ctrnn::CTRNN_ISA;
+    return guarded([&] { run->dtype ? backward<double>(*run, *back) : backward<float>(*run, *back); });
+}
