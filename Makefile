@@ -3,9 +3,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
-INPUTS := pyproject.toml constraints.txt
+# What an installation is made of; changed Python sources need none.
+KERNELS := $(wildcard ctrnn/native/src/*.cpp ctrnn/native/src/*.h ctrnn/native/src/*.hpp ctrnn/native/src/CMakeLists.txt)
+INPUTS := pyproject.toml constraints.txt $(KERNELS)
+SANITIZED := build/sanitized
 
-.PHONY: demo test figures
+.PHONY: demo test figures sanitize
 
 demo: $(VENV)/.installed
 	$(BIN)/ctrnn run flipflop
@@ -19,6 +22,18 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# The kernels' own tests on a library that stops at any access out of bounds; every warning of the compiler is an error.
+sanitize: $(VENV)/.installed-test
+	@if ! echo 'int main() {}' | $(CXX) -x c++ -fsanitize=address,undefined -o /dev/null - 2>/dev/null; then \
+		echo "SKIPPED sanitize: $(CXX) has no runtime of AddressSanitizer and UndefinedBehaviorSanitizer"; exit; \
+	fi; \
+	set -e; \
+	$(BIN)/cmake --fresh -S ctrnn/native/src -B $(SANITIZED) -DCTRNN_SANITIZE=ON -DCMAKE_CXX_COMPILER=$(CXX); \
+	$(BIN)/cmake --build $(SANITIZED) --parallel 2; \
+	runtimes=$$(ldd $(SANITIZED)/libctrnn.so | awk '/lib(asan|stdc\+\+)/ {print $$3}'); \
+	CTRNN_LIBRARY=$(SANITIZED)/libctrnn.so LD_PRELOAD="$$runtimes" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
+		$(BIN)/python -m pytest -m "not slow" $(filter-out %_build.py,$(wildcard tests/test_native_*.py))
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }

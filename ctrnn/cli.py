@@ -195,7 +195,6 @@ def doctor() -> int:
     for what, here in environment().items():
         table.add_row(what, Text(str(here)))
     table.add_row("GPU", Text(torch.cuda.get_device_name() if torch.cuda.is_available() else "none"))
-    table.add_row("kernels", "none: plain torch path")
     table.add_row("scenarios", Text(f"{len(scenario_paths())} in {scenarios_folder()}"))
     Console().print(table)
     return 0

@@ -144,8 +144,10 @@ def write(
 
 
 def environment() -> dict[str, str | int]:
-    """The versions, the machine and the threads that numbers may depend on."""
+    """The versions, the machine, the threads and the kernels that numbers may depend on."""
     import torch  # the command line lists and shows scenarios without it
+
+    from ctrnn.native.library import instruction_set, missing
 
     versions: dict[str, str | int] = {"ctrnn" if name == "ctrnn-sim" else name: version(name) for name in PACKAGES}
     return versions | {
@@ -153,6 +155,7 @@ def environment() -> dict[str, str | int]:
         "platform": f"{platform.system()} {platform.machine()}",
         "cpus": os.cpu_count() or 1,
         "threads": torch.get_num_threads(),
+        "kernels": instruction_set() or f"none, plain torch path: {missing()}",
     }
 
 

@@ -42,6 +42,7 @@ LATE = {
     ("_files", "safetensors.torch"): "it brings torch",
     ("trajectory", "xarray"): "an extra, asked for by to_xarray alone",
     ("results", "torch"): "only a scenario that runs needs torch, and the command line imports this file",
+    ("results", "ctrnn.native.library"): "the same for the loader of kernels",
     ("cli", "torch"): "only doctor asks torch about the GPU",
 }
 
