@@ -161,7 +161,7 @@ def _into_weights(
     x0: Float[Tensor, "row unit"],
     states: Float[Tensor, "*stage step row unit"],
 ) -> Float[Tensor, "gates unit"]:
-    """The gradient of W from those of W h: h is x0 and the state after each step but the last, or that of each stage."""
+    """The gradient of W from that of W h: h is x0 and the state after each step but the last, or that in each stage."""
     rows, n = x0.shape
     gates, q, sent = delta.reshape(-1, 3 * n)[:, : 2 * n], delta_q.reshape(-1, n), states.reshape(-1, n)
     found = torch.empty(3 * n, n, dtype=x0.dtype)
