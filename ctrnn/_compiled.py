@@ -15,6 +15,7 @@ from ctrnn._types import State
 from ctrnn.dynamics import Model, Relaxation
 from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 from ctrnn.native.abi import DTYPES
+from ctrnn.native.gated import gated
 from ctrnn.native.library import library
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
@@ -46,7 +47,7 @@ def compiled(
     """The state at the end of the grid and those saved, as `march` returns them; None where the plain loop must run."""
     if library() is None or not _covered(step.solver, grid):
         return None
-    layers = _layers(step.model, step.solver, x)
+    layers = layers_of(step.model, step.solver, x)
     if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
         return None
     tensors = [value for layer in layers for value in layer.network if isinstance(value, Tensor)]
@@ -69,7 +70,7 @@ def _covered(solver: Solver, grid: Grid) -> bool:
     return known and grid.steps > 0 and grid.regular
 
 
-def _layers(model: Model, solver: Solver, x: State) -> list[Layer] | None:
+def layers_of(model: Model, solver: Solver, x: State) -> list[Layer] | None:
     """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
     if not isinstance(model, Relaxation) or model._forward_hooks or model._forward_pre_hooks:
         return None  # what hooks see is the plain path's business
@@ -81,15 +82,13 @@ def _layers(model: Model, solver: Solver, x: State) -> list[Layer] | None:
     states = tree.leaves(x)
     if len(states) != len(network.each):
         return None
-    found = [_layers(layer, solver, state) for layer, state in zip(network.each, states, strict=True)]
+    found = [layers_of(layer, solver, state) for layer, state in zip(network.each, states, strict=True)]
     return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
 
 
 def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
-    kind = (RateNetwork,)
     return (
-        isinstance(network, kind)
-        and isinstance(x, Tensor)
+        isinstance(x, Tensor)
         and x.device.type == network.W_rec.device.type == "cpu"
         and x.dtype in DTYPES
         and x.dtype == network.W_rec.dtype == network.tau.dtype
@@ -136,9 +135,9 @@ def _run(
     rows = x.reshape(-1, x.shape[-1])
     pushed = None if kicks is None else _pushed(layer.step, lengths, kind, islice(kicks, grid.steps), rows)
     rates = torch.stack([_rate(layer.step, dt, rows) for dt in lengths])
-    drive = _projected(layer.network, [c[first:last] for c in coefficients], len(rows))
-    assert isinstance(layer.network, RateNetwork)
-    xs, end = rate(layer.network, schedule, rows, drive, rates, pushed)
+    drive = projected(layer.network, [c[first:last] for c in coefficients], len(rows))
+    run: Any = rate if isinstance(layer.network, RateNetwork) else gated
+    xs, end = run(layer.network, schedule, rows, drive, rates, pushed)
     return end.reshape(x.shape), xs.reshape(-1, *x.shape)
 
 
@@ -151,7 +150,7 @@ def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor 
         zeros = torch.zeros(grid.steps, dtype=torch.float64)
         begin, width = grid.fractions() or (zeros, zeros + 1)
     count, slot = grid.slots()
-    keep = None if slot is None else torch.where(slot < 0, slot, slot - grid.initial)
+    keep = None if slot is None else torch.where(slot < 0, slot, slot - int(grid.initial))
     which = None if kind is None else kind.to(torch.int32)
     return Schedule(grid.steps, tableau, which, interval, begin, width, None, keep, count - grid.initial)
 
@@ -171,11 +170,13 @@ def _pushed(step: Step, lengths: list[Any], kind: Tensor | None, kicks: Iterator
     return xi * torch.stack([torch.as_tensor(scale, dtype=rows.dtype).expand_as(rows) for scale in scales])[kind]
 
 
-def _projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
+def projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
     """W_in u + b (coefficient, interval, row, unit); one row where all samples share a drive."""
     b = network.b if isinstance(network, RateNetwork) else network.b_in
     if not coefficients:
-        return (network.W_rec.new_zeros(len(network.W_rec)) if b is None else b).expand(1, 1, 1, -1)
+        coefficients = [
+            network.W_rec.new_zeros(1, 1, (network.W_rec if network.W_in is None else network.W_in).shape[1])
+        ]
     flat = [_rows(coefficient, rows) for coefficient in coefficients]
     if network.W_in is None:
         flat[0] = flat[0] if b is None else flat[0] + b

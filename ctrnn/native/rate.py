@@ -36,12 +36,13 @@ class Inputs(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What decides a run: its steps, its activations, and which Tensors besides the states its gradient needs."""
+    """What decides a run: its steps, its activations, and whether its gradient needs all states, and all targets."""
 
     schedule: Schedule
     pre: Nonlinearity
     post: Nonlinearity
     differentiated: bool
+    targets: bool
     threads: int
 
 
@@ -60,7 +61,9 @@ def rate(
     gain, theta = (None if value is None else value.expand(x0.shape[-1]) for value in (network.gain, network.theta))
     inputs = Inputs(x0, drive, network.W_rec, rates, gain, theta, kicks)
     differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
-    plan = Plan(schedule, network.pre, network.post, differentiated, torch.get_num_threads())
+    # Without a learned tau, W r + v itself need not be known: its slope is 1, whatever it is.
+    targets = differentiated and schedule.tableau is None and (network.post != "identity" or moves(rates))
+    plan = Plan(schedule, network.pre, network.post, differentiated, targets, torch.get_num_threads())
     xs, end, *_ = _Rate.apply(plan, *inputs)
     return xs, end
 
@@ -75,8 +78,7 @@ class _Rate(torch.autograd.Function):
         every = plan.differentiated and schedule.keep is not None
         steps = schedule._replace(keep=None, slots=schedule.steps) if every else schedule
         states, end = x0.new_empty(steps.slots, rows, n), torch.empty_like(x0)
-        wants_targets = plan.differentiated and schedule.tableau is None
-        targets = x0.new_empty(schedule.steps, rows, n) if wants_targets else None
+        targets = x0.new_empty(schedule.steps, rows, n) if plan.targets else None
         run = _run(plan, steps, given)
         run.xs, run.end, run.targets = map(address, (states, end, targets))
         call("ctrnn_rate_forward", run)
@@ -176,7 +178,7 @@ def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> RateRun:
     return run
 
 
-_PLAIN: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
+PLAIN: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
     "tanh": torch.tanh,
     "relu": torch.relu,
@@ -188,7 +190,7 @@ _PLAIN: dict[Nonlinearity, Callable[[Tensor], Tensor]] = {
 
 def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The same run in plain torch."""
-    pre, post = _PLAIN[plan.pre], _PLAIN[plan.post]
+    pre, post = PLAIN[plan.pre], PLAIN[plan.post]
 
     def target(x: Tensor, v: Tensor) -> Tensor:
         z = x if inputs.gain is None else inputs.gain * x
