@@ -306,7 +306,7 @@ def _kind(x: State) -> str:
 def euler(model: Model, solver: Solver, grid: Grid) -> None:
     """Steps of Euler that are longer than a tau."""
     if isinstance(solver, Euler) and isinstance(model, Relaxation):
-        longest = max(map(number, set(grid.dt)), default=0.0)
+        longest = max(map(number, grid.lengths()[0]), default=0.0)
         within_tau(model, longest, "Take dt <= tau, or solver=ExponentialEuler().")
 
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import march
+from ctrnn._march import apart, march
 from ctrnn._model_files import class_name
 from ctrnn._search import Found
 from ctrnn._stretches import number
@@ -79,7 +79,7 @@ def _where_not_finite(problem: Problem, sample: int, batch: torch.Size) -> Where
         part = part._replace(initial=False, saved=[(Saved(),) for _ in part.dt])
         noise = None if problem.noise is None else problem.noise._replace(offset=problem.noise.offset + begin)
         x, states = march(problem.step, part, x, problem.source, noise)
-        for k, state in enumerate(states, start=begin):
+        for k, state in enumerate(apart(states, part.sizes(), part.live is not None), start=begin):
             if grid.live is not None and grid.live[k] <= row:
                 break
             for name, leaf in tree.named(state):

@@ -1,14 +1,16 @@
 """What a run is when it is laid out, and the layout of fixed steps: from stretches and wishes to a frozen grid."""
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ctrnn._stretches import Stretch, check_times, cut_at, number
+from ctrnn._columns import Begin, Column, Ends, Interval, Same, Start, values
+from ctrnn._stretches import Alike, Stretch, check_times, cut_at, number
 from ctrnn.drive import Drive, Linear, Sampled
-from ctrnn.steps import At, Every, Fixed, Grid, Last, Saved, whole_steps
+from ctrnn.steps import AT_ITS_END, At, Every, Fixed, Grid, Last, Saved, whole_steps
 
 Save = Every | Last | At
 
@@ -27,25 +29,22 @@ class Plan(NamedTuple):
     ts: Tensor
     rows: Tensor | None  # (save, sample): row of what the loop returns, -1: none; None: the saves as they come
     mask: Tensor | None
-    place: Place
+    place: Place | None  # None where nothing drives
 
 
 class _Steps(NamedTuple):
     """Columns of a grid under construction, and how many steps were taken when each stretch ends."""
 
-    t: list[Any]
-    dt: list[Any]
-    interval: list[int]
-    begin: list[Any]
-    width: list[Any]
-    ends: list[int]
-
-
-AT_ITS_END = (Saved(),)
+    t: Sequence[Any]
+    dt: Sequence[Any]
+    interval: Sequence[int]
+    begin: Sequence[Any]
+    width: Sequence[Any]
+    ends: Sequence[int]
 
 
 def fixed(
-    drive: Drive, spans: list[Stretch], steps: Fixed, save: Save | None, batch: torch.Size, device: torch.device
+    drive: Drive, spans: Sequence[Stretch], steps: Fixed, save: Save | None, batch: torch.Size, device: torch.device
 ) -> Plan:
     """Lay out fixed steps."""
     if isinstance(save, At):
@@ -58,16 +57,25 @@ def fixed(
         spans = cut_at(spans, save, steps.dt)
     columns = _steps(spans, steps.dt)
     kept = _kept(drive, spans, columns, save)
-    grid = Grid(*columns[:-1], None, None, kept[0] == 0, [() for _ in columns.t])
+    grid = Grid(*columns[:-1], None, None, kept[0] == 0, _saved(kept, len(columns.t)))
     plan = Plan(grid, _times(kept, columns, save, device), None, None, _place(kept, columns, device))
     if isinstance(drive, Sampled) and (drive.own_times or drive.lengths is not None):
         return _in_rows(plan, drive, kept, _totals(drive, spans, columns, batch), batch)
-    for k in filter(None, kept):
-        grid.saved[k - 1] += AT_ITS_END
     return plan
 
 
-def _steps(spans: list[Stretch], dt: float) -> _Steps:
+def _saved(kept: Sequence[int], steps: int) -> Sequence[tuple[Saved, ...]]:
+    if isinstance(kept, range):
+        return Column(Ends(kept, AT_ITS_END), range(steps))
+    saved: list[tuple[Saved, ...]] = [() for _ in range(steps)]
+    for k in filter(None, kept):
+        saved[k - 1] += AT_ITS_END
+    return saved
+
+
+def _steps(spans: Sequence[Stretch], dt: float) -> _Steps:
+    if isinstance(spans, Column) and isinstance(spans.rule, Alike):
+        return _alike(spans.rule, len(spans), dt)
     parts = [(s, *_divided(s.length, dt)) for s in spans]
     return _Steps(
         t=[s.start + j * step for s, count, step in parts for j in range(count)],
@@ -79,6 +87,15 @@ def _steps(spans: list[Stretch], dt: float) -> _Steps:
     )
 
 
+def _alike(stretch: Alike, count: int, dt: float) -> _Steps:
+    """The columns of stretches that are all alike, by rule; equal to the numbers above bit for bit."""
+    parts, step = whole_steps(stretch.length, dt)
+    start = Start(stretch.t0, stretch.length, parts, float(step))
+    rules: Sequence[Any] = start, Same(step), Interval(parts), Begin(parts), Same(1.0 / parts)
+    t, length, interval, begin, width = (Column(rule, range(count * parts)) for rule in rules)
+    return _Steps(t, length, interval, begin, width, range(parts, count * parts + 1, parts))
+
+
 def _divided(length: Any, dt: float) -> tuple[int, Any]:
     """How many steps a stretch takes, and how long each is: as given where dt divides it, and with its gradient."""
     count, step = whole_steps(number(length), dt)
@@ -87,46 +104,66 @@ def _divided(length: Any, dt: float) -> tuple[int, Any]:
     return count, length / count if length.ndim else step + (length - length.detach()) / count
 
 
-def _kept(drive: Drive, spans: list[Stretch], columns: _Steps, save: Save | None) -> list[int]:
+def _kept(drive: Drive, spans: Sequence[Stretch], columns: _Steps, save: Save | None) -> Sequence[int]:
     """After how many steps a state is kept; 0 is x0."""
     total = len(columns.t)
     if isinstance(save, Last):
-        return [total]
+        return range(total, total + 1)
     if isinstance(save, Every):
         if save.k > total:
             raise ValueError(f"Every({save.k}) keeps nothing of a run of {total} steps: use Last(), or a smaller k.")
-        return list(range(save.k, total + 1, save.k))
+        return range(save.k, total + 1, save.k)
     if isinstance(save, At):
-        times = [*map(number, columns.t), number(columns.t[-1]) + number(columns.dt[-1])]
-        edges = torch.tensor(times, dtype=torch.float64)
-        return [int((edges - t).abs().argmin()) for t in save.ts.detach().cpu()]
+        edges = torch.tensor(list(map(number, _edges(columns))), dtype=torch.float64)
+        return _nearest(edges, save.ts.detach().cpu()).tolist()
     if not isinstance(drive, Sampled):
-        return list(range(1, total + 1))
+        return range(1, total + 1)
+    ends = columns.ends
+    if isinstance(ends, range):
+        return range(0, ends.stop, ends.step) if isinstance(drive, Linear) else ends
     following = [*[s.interval for s in spans[1:]], None]
-    ends = [end for s, other, end in zip(spans, following, columns.ends, strict=True) if other != s.interval]
+    ends = [end for s, other, end in zip(spans, following, ends, strict=True) if other != s.interval]
     return [0, *ends] if isinstance(drive, Linear) else ends
 
 
-def _times(kept: list[int], columns: _Steps, save: Save | None, device: torch.device) -> Tensor:
+def _edges(columns: _Steps) -> list[Any]:
+    """Where each step begins, and where the last ends."""
+    return [*columns.t, columns.t[-1] + columns.dt[-1]]
+
+
+def _nearest(edges: Tensor, times: Tensor) -> Tensor:
+    after = torch.searchsorted(edges, times).clamp(1, len(edges) - 1)
+    return after - (times - edges[after - 1] <= edges[after] - times).long()
+
+
+def _times(kept: Sequence[int], columns: _Steps, save: Save | None, device: torch.device) -> Tensor:
     if isinstance(save, At):
         return save.ts.to(device)
-    edges = [*columns.t, columns.t[-1] + columns.dt[-1]]
+    if isinstance(columns.t, Column) and isinstance(kept, range):
+        last = columns.t[-1] + columns.dt[-1]
+        if kept[-1] < len(columns.t):
+            return values(Column(columns.t.rule, kept), torch.float64).to(device)
+        before = values(Column(columns.t.rule, kept[:-1]), torch.float64)
+        return torch.cat([before, torch.tensor([last], dtype=torch.float64)]).to(device)
+    edges = _edges(columns)
     if isinstance(edges[0], Tensor) or isinstance(edges[-1], Tensor):
         times = [torch.as_tensor(edges[k], dtype=torch.float64, device=device) for k in kept]
         return torch.stack(torch.broadcast_tensors(*times))
     return torch.tensor([edges[k] for k in kept], dtype=torch.float64, device=device)
 
 
-def _place(kept: list[int], columns: _Steps, device: torch.device) -> Place:
-    steps = [max(k - 1, 0) for k in kept]
-    fraction = [
-        number(columns.begin[s]) + (number(columns.width[s]) if k else 0.0) for k, s in zip(kept, steps, strict=True)
-    ]
-    interval = torch.tensor([columns.interval[s] for s in steps], device=device)
-    return Place(interval, torch.tensor(fraction, dtype=torch.float64, device=device))
+def _place(kept: Sequence[int], columns: _Steps, device: torch.device) -> Place:
+    after = torch.arange(kept.start, kept.stop, kept.step) if isinstance(kept, range) else torch.tensor(kept)
+    step = (after - 1).clamp(min=0)
+    begin, width = (
+        values(c if isinstance(c, Column) else list(map(number, c)), torch.float64)
+        for c in (columns.begin, columns.width)
+    )
+    fraction = begin[step] + torch.where(after > 0, width[step], 0.0)
+    return Place(values(columns.interval, torch.int64)[step].to(device), fraction.to(device))
 
 
-def _totals(drive: Sampled, spans: list[Stretch], columns: _Steps, batch: torch.Size) -> Tensor:
+def _totals(drive: Sampled, spans: Sequence[Stretch], columns: _Steps, batch: torch.Size) -> Tensor:
     """How many steps each sample takes."""
     ends = drive.ends
     if ends is None:
@@ -137,7 +174,7 @@ def _totals(drive: Sampled, spans: list[Stretch], columns: _Steps, batch: torch.
     return after[ends.reshape(-1).cpu().clamp(max=len(after) - 1)]
 
 
-def _in_rows(plan: Plan, drive: Sampled, kept: list[int], total: Tensor, batch: torch.Size) -> Plan:
+def _in_rows(plan: Plan, drive: Sampled, kept: Sequence[int], total: Tensor, batch: torch.Size) -> Plan:
     """The plan for samples that take different numbers of steps, or steps at different times."""
     grid, device = plan.grid, plan.ts.device
     order = torch.argsort(total, descending=True, stable=True)

@@ -1,6 +1,6 @@
 """integrate: from a model, a drive and a start to a trajectory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -106,7 +106,7 @@ class Run(NamedTuple):
     drive: Drive
     x0: State
     batch: torch.Size
-    spans: list[Stretch]
+    spans: Sequence[Stretch]
     solver: Solver
     steps: Fixed | Adaptive
     save: Every | Last | At | None
@@ -238,7 +238,7 @@ def _noise(run: Run, problem: Problem, sigma: Any, generator: Generator | None) 
     return Noise(sigma, noise_seeds(len(problem.grid.dt), generator), shapes)
 
 
-def _trajectory(run: Run, laid: Laid, saved: list[State]) -> Trajectory:
+def _trajectory(run: Run, laid: Laid, saved: State) -> Trajectory:
     """Put the saved states in place, read them out, and look for failures."""
     plan = laid.plan
     xs, reached = _placed(run, laid, saved)
@@ -254,12 +254,12 @@ def _trajectory(run: Run, laid: Laid, saved: list[State]) -> Trajectory:
     return Trajectory(plan.ts, xs, _drive_at(run, laid), ys, plan.mask, stats)
 
 
-def _placed(run: Run, laid: Laid, saved: list[State]) -> tuple[State, Tensor | None]:
+def _placed(run: Run, laid: Laid, saved: State) -> tuple[State, Tensor | None]:
     """The saved states (save, *batch, ...), and which were reached (None: all); the others hold any finite state."""
     index = laid.plan.rows
     if index is None:
-        return tree.map(lambda *leaves: torch.stack(leaves), saved[0], *saved[1:]), None
-    rows = tree.map(lambda *leaves: torch.cat(leaves), *(saved or [laid.problem.x0]))
+        return saved, None
+    rows = saved if len(tree.leaves(saved)[0]) else laid.problem.x0
     flat = index.clamp(min=0).reshape(-1)
     xs = tree.map(lambda leaf: leaf.index_select(0, flat).reshape(len(index), *run.batch, *leaf.shape[1:]), rows)
     reached = (index >= 0).reshape(len(index), *run.batch)
@@ -288,10 +288,12 @@ def _drive_at(run: Run, laid: Laid) -> Tensor | None:
         return us.reshape(len(us), *run.batch, us.shape[-1])
     if not isinstance(run.drive, Sampled):
         return None
-    columns = _source(run, interval.ndim > 1).coefficients
-    if len(columns) == 1 and interval.tolist() == list(range(run.drive.count)):
+    rows = interval.ndim > 1
+    source = laid.problem.source if rows == (laid.plan.grid.order is not None) else _source(run, rows)
+    columns = source.coefficients
+    if len(columns) == 1 and torch.equal(interval, torch.arange(run.drive.count, device=interval.device)):
         return columns[0]
-    rows = () if interval.ndim == 1 else (torch.arange(interval.shape[1], device=interval.device),)
-    pieces = tuple(column[(interval, *rows)] for column in columns)
+    sample = (torch.arange(interval.shape[1], device=interval.device),) if rows else ()
+    pieces = tuple(column[(interval, *sample)] for column in columns)
     us = Piece(pieces, _like(fraction, pieces[0]), 0.0)(0.0)
     return us.reshape(len(us), *run.batch, us.shape[-1])

@@ -8,6 +8,8 @@ import torch
 from torch import Generator, Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._columns import Column, values
+from ctrnn._compiled import compiled
 from ctrnn._types import Input, State
 from ctrnn.drive import Piece
 from ctrnn.solvers.base import EmbeddedSolver, Step
@@ -40,11 +42,14 @@ def march(
     source: Source,
     noise: Noise | None = None,
     progress: Callable[[float], None] | None = None,
-) -> tuple[State, list[State]]:
-    """Carry x along the grid; return the state at its end and the states that the grid says to save, in order."""
-    saved = [x] if grid.initial else []
-    times = instants(grid, tree.leaves(x)[0])
+) -> tuple[State, State]:
+    """Carry x along the grid; return the state at its end, and what the grid says to save: `together` in order."""
     kicks = None if noise is None else deviates(noise, grid)
+    done = compiled(step, grid, x, source.coefficients, kicks, progress) if source.function is None else None
+    if done is not None:
+        return done
+    start, saved = x, [x] if grid.initial else []
+    times = instants(grid, tree.leaves(x)[0])
     rows, ready_for, ready, prepared = None, None, None, dict[float, Any]()
     for k, (t, dt, u, items) in enumerate(zip(times, grid.dt, along(source, grid, times), grid.saved, strict=True)):
         if progress is not None and k % 64 == 63:
@@ -62,7 +67,31 @@ def march(
             x = _kick(x, next(kicks), step.solver.diffusion(ready))
         for item in items:
             saved.append(x if item.rows is None else pick(x, item.rows))
-    return x, saved
+    return x, together(saved, start, grid.live is not None)
+
+
+def together(saved: Sequence[State], like: State, rows: bool) -> State:
+    """States as one, with a leading axis of saves; where samples are rows, the rows of all of them one after another.
+
+    Without any the axis is empty.
+    """
+    if not saved:
+        return tree.map(lambda leaf: leaf.detach()[:0] if rows else leaf.detach()[None][:0], like)
+    join: Callable[..., Tensor] = torch.cat if rows else torch.stack
+    return tree.map(lambda *parts: join(list(parts)), *saved)
+
+
+def apart(saves: State, sizes: Sequence[int], rows: bool) -> list[State]:
+    """The inverse of `together`, for states of these sizes along the leading axis."""
+    parts = [leaf.split(sizes) if rows else leaf.unbind(0) for leaf in tree.leaves(saves)]
+    return [tree.unflatten(saves, item) for item in zip(*parts, strict=True)]
+
+
+def after_start(x: State, saves: State, grid: Grid) -> State:
+    """Saves with the state x before them, if the grid saves its start."""
+    if not grid.initial:
+        return saves
+    return tree.map(lambda a, b: torch.cat([a if grid.live is not None else a[None], b]), x, saves)
 
 
 def _prepare(step: Step, dt: Any, prepared: dict[float, Any]) -> Any:
@@ -106,9 +135,9 @@ def instants(grid: Grid, like: Tensor) -> list[Tensor]:
     """The start of each step: 0-d in float64, which does not promote a state, or (rows, 1) in the state's dtype."""
     if grid.live is not None and grid.t and isinstance(grid.t[0], Tensor) and grid.t[0].ndim > 0:
         return [t.to(like.dtype) for t in grid.t]
-    if any(isinstance(t, Tensor) for t in grid.t):
+    if not isinstance(grid.t, Column) and any(isinstance(t, Tensor) for t in grid.t):
         return [torch.as_tensor(t, dtype=torch.float64, device=like.device) for t in grid.t]
-    return list(torch.tensor(grid.t, dtype=torch.float64, device=like.device).unbind(0))
+    return list(values(grid.t, torch.float64).to(like.device).unbind(0))
 
 
 def along(source: Source, grid: Grid, times: list[Tensor]) -> list[Input]:

@@ -6,13 +6,13 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import march
+from ctrnn._march import march, together
 from ctrnn._types import State
 from ctrnn.adjoints.base import Problem
 from ctrnn.steps import Grid, Saved
 
 
-def read_off(problem: Problem, states: State) -> list[State]:
+def read_off(problem: Problem, states: State) -> State:
     """What the grid saves, from the states (step + 1, row, *event) that a search kept."""
     grid, saved = problem.grid, [problem.x0] if problem.grid.initial else []
     assert grid.order is not None
@@ -23,7 +23,7 @@ def read_off(problem: Problem, states: State) -> list[State]:
         sample = grid.order[: grid.live[k]] if item.rows is None else grid.order[item.rows]
         at_end = tree.map(lambda leaf, k=k, sample=sample: leaf[k + 1].index_select(0, sample), states)
         saved.append(at_end if item.theta is None else next(dense))
-    return saved
+    return together(saved, problem.x0, rows=True)
 
 
 def _between(problem: Problem, states: State, wanted: list[tuple[int, Saved]]) -> list[State]:
@@ -46,7 +46,7 @@ def _between(problem: Problem, states: State, wanted: list[tuple[int, Saved]]) -
     one = Grid(t, dt, interval, begin, width, [len(sample)], order, False, [(Saved(every, theta),)])
     x = tree.map(lambda leaf: leaf[start, sample], states)
     silence = source.silence.index_select(0, sample)
-    found = march(problem.step, one, x, source._replace(silence=silence))[1][0]
+    found = march(problem.step, one, x, source._replace(silence=silence))[1]
     parts = zip(*(leaf.split(sizes) for leaf in tree.leaves(found)), strict=True)
     return [tree.unflatten(found, part) for part in parts]
 

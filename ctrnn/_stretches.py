@@ -1,12 +1,15 @@
 """The stretches of time of a run, each inside one interval of its drive: steps never cross their ends."""
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._columns import Column
 from ctrnn._derivative import moves
 from ctrnn.drive import Drive, Function, Sampled
 from ctrnn.steps import At, whole_steps
@@ -22,18 +25,28 @@ class Stretch(NamedTuple):
     width: Any
 
 
+@dataclass(frozen=True)
+class Alike:
+    """Stretches of one length, each a whole interval of the drive: the rule of a Column of them."""
+
+    t0: float
+    length: float
+
+    def __call__(self, k: int) -> Stretch:
+        return Stretch(k, self.t0 + k * self.length, self.length, 0.0, 1.0)
+
+
 def number(value: Any) -> float:
     """A time as a number; of times per sample, the longest."""
     return float(value.detach().max()) if isinstance(value, Tensor) else float(value)
 
 
-def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:
+def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> Sequence[Stretch]:
     """The intervals of the drive, cut to t_span."""
     if not isinstance(drive, Sampled):
         assert t_span is not None
         return _between(t_span, drive.jumps if isinstance(drive, Function) else ())
-    starts, lengths = drive.intervals
-    whole = [Stretch(i, start, length, 0.0, 1.0) for i, (start, length) in enumerate(zip(starts, lengths, strict=True))]
+    whole = _intervals(drive)
     if t_span is None:
         return whole
     if drive.own_times:
@@ -44,13 +57,23 @@ def stretches(drive: Drive, t_span: tuple[Any, Any] | None) -> list[Stretch]:
     return _clip(whole, t_span)
 
 
-def _between(t_span: tuple[Any, Any], jumps: tuple[float, ...]) -> list[Stretch]:
+def _intervals(drive: Sampled) -> Sequence[Stretch]:
+    if drive.dt is not None:
+        return Column(Alike(float(drive.t0), float(drive.dt)), range(drive.count))
+    starts, lengths = drive.intervals
+    return [Stretch(i, start, length, 0.0, 1.0) for i, (start, length) in enumerate(zip(starts, lengths, strict=True))]
+
+
+def _between(t_span: tuple[Any, Any], jumps: tuple[float, ...]) -> Sequence[Stretch]:
     inner = [t for t in jumps if number(t_span[0]) < t < number(t_span[1])]
+    if not inner and not any(isinstance(t, Tensor) for t in t_span):
+        start, end = map(number, t_span)
+        return Column(Alike(start, end - start), range(1))
     edges = [t_span[0], *inner, t_span[1]]
     return [Stretch(0, a, b - a, 0.0, 1.0) for a, b in pairwise(edges)]
 
 
-def _clip(whole: list[Stretch], t_span: tuple[Any, Any]) -> list[Stretch]:
+def _clip(whole: Sequence[Stretch], t_span: tuple[Any, Any]) -> Sequence[Stretch]:
     first, last = bounds(whole)
     t0, t1 = number(t_span[0]), number(t_span[1])
     slack = 1e-9 * max(last - first, abs(last))
@@ -59,6 +82,8 @@ def _clip(whole: list[Stretch], t_span: tuple[Any, Any]) -> list[Stretch]:
             f"t_span ({t0:g}, {t1:g}) reaches outside the drive, which is given from {first:g} to {last:g}: "
             "shorten t_span, or give a longer drive."
         )
+    if not any(isinstance(t, Tensor) for t in t_span) and t0 <= first + slack and t1 >= last - slack:
+        return whole
     return [_clip_one(s, t_span, slack) for s in whole if _end(s) > t0 + slack and number(s.start) < t1 - slack]
 
 
@@ -79,7 +104,7 @@ def _end(s: Stretch) -> float:
     return number(s.start) + number(s.length)
 
 
-def bounds(spans: list[Stretch]) -> tuple[float, float]:
+def bounds(spans: Sequence[Stretch]) -> tuple[float, float]:
     """Where the run begins and ends; of times per sample, the earliest begin and the latest end."""
     first = spans[0].start
     return float(first.detach().min()) if isinstance(first, Tensor) else float(first), number(
@@ -87,7 +112,7 @@ def bounds(spans: list[Stretch]) -> tuple[float, float]:
     )
 
 
-def check_times(save: At, spans: list[Stretch]) -> None:
+def check_times(save: At, spans: Sequence[Stretch]) -> None:
     """Raise if a time to save lies outside the run."""
     first, last = bounds(spans)
     slack = 1e-9 * max(abs(first), abs(last), last - first)
@@ -99,7 +124,7 @@ def check_times(save: At, spans: list[Stretch]) -> None:
         )
 
 
-def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
+def cut_at(spans: Sequence[Stretch], save: At, dt: float) -> list[Stretch]:
     """Stretches with the times of `At` as edges, except where a whole step ends there anyway.
 
     Raises:
@@ -115,7 +140,7 @@ def cut_at(spans: list[Stretch], save: At, dt: float) -> list[Stretch]:
     return [part for s in spans for part in _cut(s, times, dt, moving)]
 
 
-def cut_at_ticks(spans: list[Stretch], clock: Any, dt: float | None) -> list[Stretch]:
+def cut_at_ticks(spans: Sequence[Stretch], clock: Any, dt: float | None) -> list[Stretch]:
     """Stretches with the multiples of all periods of a clock as edges, except where a whole step dt ends there anyway.
 
     Samples that have times of their own are left as they are.
@@ -131,7 +156,7 @@ def _ticks_in(s: Stretch, periods: set[Any]) -> list[float]:
     return sorted({k * p for p in periods for k in range(math.ceil(begin / p), math.floor(end / p) + 1)})
 
 
-def _check_inside(save: At, spans: list[Stretch]) -> None:
+def _check_inside(save: At, spans: Sequence[Stretch]) -> None:
     """Raise if a time lies on an edge between two stretches."""
     for s, following in pairwise(spans):
         slack = 1e-9 * max(number(s.length), number(following.length))  # what `_cut` takes for the edge

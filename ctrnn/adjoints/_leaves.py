@@ -1,6 +1,6 @@
 """A run as a pure function of the Tensors in it, whole or cut into parts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import accumulate
@@ -12,6 +12,7 @@ from torch.func import debug_unwrap, functional_call
 from torch.overrides import TorchFunctionMode
 
 from ctrnn import _tree as tree
+from ctrnn._columns import Column, Same, counted_from
 from ctrnn._derivative import moves
 from ctrnn._march import Source, march
 from ctrnn._model_files import class_name
@@ -39,18 +40,18 @@ class _March(nn.Module):
         super().__init__()
         self.step = step
 
-    def forward(self, *args: Any) -> tuple[State, list[State]]:
+    def forward(self, *args: Any) -> tuple[State, State]:
         return march(self.step, *args)
 
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """What remains of a problem without its leaves; of leaves it makes the state at the end and the states saved."""
+    """What remains of a problem without its leaves; of leaves it makes the state at the end and the saves."""
 
     problem: Problem
     loop: _March
     names: tuple[str, ...]
-    moving: list[tuple[bool, ...]]  # which of t, dt, begin, width and the fractions of saves are leaves, for each step
+    moving: Sequence[tuple[bool, ...]]  # for each step, which of its `_times` are leaves
 
     def bound(self, leaves: Leaves) -> Problem:
         """The problem with these leaves, except for the model's own tensors."""
@@ -64,7 +65,7 @@ class Run:
         grid = _with_times(self.problem.grid, self.moving, leaves.times)
         return self.problem._replace(grid=grid, x0=leaves.x0, source=source, noise=noise)
 
-    def __call__(self, leaves: Leaves) -> tuple[State, list[State]]:
+    def __call__(self, leaves: Leaves) -> tuple[State, State]:
         problem, weights = self.bound(leaves), dict(zip(self.names, leaves.model, strict=True))
         return functional_call(self.loop, weights, (problem.grid, problem.x0, problem.source, problem.noise))
 
@@ -75,43 +76,19 @@ class Run:
         grid = problem.grid.part(start, stop)._replace(interval=window.interval)
         noise = None if problem.noise is None else problem.noise._replace(offset=problem.noise.offset + start)
         run = replace(self, problem=problem._replace(grid=grid, noise=noise), moving=self.moving[start:stop])
-        times = leaves.times[self._before[start] : self._before[stop]]
+        times = leaves.times[self._before[start] : self._before[stop]] if leaves.times else ()
         return run, leaves._replace(drive=drive, times=times), window
 
     @cached_property
     def _before(self) -> list[int]:
         return [0, *accumulate(map(sum, self.moving))]
 
-    def join(self, saved: list[State]) -> State:
-        """States saved as one, with a leading axis of saves, or of rows where samples are rows."""
-        if self.problem.grid.live is None:
-            return tree.map(lambda *parts: torch.stack(parts), *saved)
-        return tree.map(lambda *parts: torch.cat(parts), *saved)
-
-    def disjoin(self, saves: State) -> list[State]:
-        """The inverse of `join`."""
-        live = self.problem.grid.live
-        parts = [leaf.unbind(0) if live is None else leaf.split(self.saves) for leaf in tree.leaves(saves)]
-        return [tree.unflatten(saves, item) for item in zip(*parts, strict=True)]
-
-    @property
-    def saves(self) -> list[int]:
-        """How long each saved state is along the axis of `join`."""
-        grid = self.problem.grid
-        if grid.live is None:
-            return [1 for items in grid.saved for _ in items]
-        pairs = [(item, live) for items, live in zip(grid.saved, grid.live, strict=True) for item in items]
-        return [live if item.rows is None else len(item.rows) for item, live in pairs]
-
 
 def taken_out(problem: Problem) -> tuple[Run, Leaves]:
     """A problem as a function, and the leaves at which it is to be taken."""
     loop = _March(problem.step)
     named = {**dict(loop.named_parameters()), **dict(loop.named_buffers())}
-    moving = [tuple(map(moves, _times(problem.grid, k))) for k in range(len(problem.grid.dt))]
-    times = [
-        v for k, flags in enumerate(moving) for v, flag in zip(_times(problem.grid, k), flags, strict=True) if flag
-    ]
+    moving, times = _moving(problem.grid)
     sigma = () if problem.noise is None else tree.leaves(problem.noise.sigma)
     leaves = Leaves(
         tuple(named.values()),
@@ -124,6 +101,14 @@ def taken_out(problem: Problem) -> tuple[Run, Leaves]:
     return Run(problem._replace(grid=_plain(problem.grid)), loop, tuple(named), moving), leaves
 
 
+def _moving(grid: Grid) -> tuple[Sequence[tuple[bool, ...]], list[Tensor]]:
+    """Which of the times of each step require a gradient, and these."""
+    if all(isinstance(column, Column) for column in (grid.t, grid.dt, grid.begin, grid.width, grid.saved)):
+        return Column(Same(()), range(grid.steps)), []
+    moving = [tuple(map(moves, _times(grid, k))) for k in range(grid.steps)]
+    return moving, [v for k, flags in enumerate(moving) for v, f in zip(_times(grid, k), flags, strict=True) if f]
+
+
 def _plain(grid: Grid) -> Grid:
     """The grid without the wrappers of torch.func on what has no gradient: the adjoints take it to other levels."""
 
@@ -133,11 +118,15 @@ def _plain(grid: Grid) -> Grid:
         inner = debug_unwrap(value)
         return inner if inner.shape == value.shape else value  # what vmap maps stays mapped
 
-    saved = [tuple(Saved(plain(item.rows), plain(item.theta)) for item in items) for items in grid.saved]
+    def items(saved: tuple[Saved, ...]) -> tuple[Saved, ...]:
+        return tuple(Saved(plain(item.rows), plain(item.theta)) for item in saved)
+
     columns: dict[str, Any] = {
-        name: list(map(plain, getattr(grid, name))) for name in ("t", "dt", "interval", "begin", "width")
+        name: column if isinstance(column, Column) else list(map(items if name == "saved" else plain, column))
+        for name, column in grid._asdict().items()
+        if name in ("t", "dt", "interval", "begin", "width", "saved")
     }
-    return grid._replace(order=plain(grid.order), saved=saved, **columns)
+    return grid._replace(order=plain(grid.order), **columns)
 
 
 def check_closed(run: Run, leaves: Leaves, again: bool = True) -> None:
@@ -219,7 +208,7 @@ def _times(grid: Grid, k: int) -> tuple[Any, ...]:
     return grid.t[k], grid.dt[k], grid.begin[k], grid.width[k], *(item.theta for item in grid.saved[k])
 
 
-def _with_times(grid: Grid, moving: list[tuple[bool, ...]], times: tuple[Tensor, ...]) -> Grid:
+def _with_times(grid: Grid, moving: Sequence[tuple[bool, ...]], times: tuple[Tensor, ...]) -> Grid:
     if not times:
         return grid
     rest = iter(times)
@@ -245,7 +234,7 @@ class Window:
 
     first: Any
     count: int
-    interval: list[Any]
+    interval: Sequence[Any]
 
     def index(self, intervals: int) -> tuple[Tensor, Tensor]:
         """Where (interval, sample) each entry of the window lies, if each sample has its own."""
@@ -257,7 +246,8 @@ class Window:
 def _window(grid: Grid, start: int, stop: int, drive: tuple[Tensor, ...]) -> tuple[Window, tuple[Tensor, ...]]:
     interval = grid.interval[start:stop]
     if not isinstance(interval[0], Tensor):
-        window = Window(interval[0], interval[-1] + 1 - interval[0], [i - interval[0] for i in interval])
+        first = interval[0]
+        window = Window(first, interval[-1] + 1 - first, counted_from(interval, first))
         return window, tuple(c[window.first : window.first + window.count] for c in drive)
     assert grid.order is not None
     # A step moves a sample on by one interval at most, so that the window is never longer than the steps are many.

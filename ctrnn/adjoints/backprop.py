@@ -14,5 +14,5 @@ class Backprop(Adjoint):
     Forward mode works through it as well.
     """
 
-    def run(self, problem: Problem) -> list[State]:
+    def run(self, problem: Problem) -> State:
         return march(problem.step, problem.grid, problem.x0, problem.source, problem.noise, problem.progress)[1]

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ctrnn import _tree as tree
-from ctrnn._march import along, head, instants, pick
+from ctrnn._march import along, head, instants, pick, together
 from ctrnn._types import Input, State
 from ctrnn.adjoints._leaves import check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
@@ -82,12 +82,12 @@ class Backsolve(Adjoint):
             )
         return TorchDiffEq(table[type(solver)])
 
-    def run(self, problem: Problem) -> list[State]:
+    def run(self, problem: Problem) -> State:
         if problem.noise is not None:
             raise ValueError("A run with noise has no continuous adjoint: use adjoint=Recompute().")
         grid = problem.grid
         if not grid.dt:
-            return [problem.x0] if grid.initial else []
+            return together([problem.x0] if grid.initial else [], problem.x0, grid.live is not None)
         run, leaves = taken_out(problem)
         tensors = tree.leaves(leaves)
         if torch.is_grad_enabled() and any(leaf.requires_grad for leaf in tensors):
@@ -95,8 +95,7 @@ class Backsolve(Adjoint):
             _check_gaps(problem)
         like = tree.map(lambda _: 0, leaves)
         saved = _Cut.apply(lambda moved: _march(run.bound(tree.unflatten(like, moved))), len(leaves.model), *tensors)
-        width = len(tree.leaves(problem.x0))
-        return [tree.unflatten(problem.x0, saved[i : i + width]) for i in range(0, len(saved), width)]
+        return tree.unflatten(problem.x0, saved)
 
 
 class _Cut(torch.autograd.Function):
@@ -107,11 +106,11 @@ class _Cut(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, run: Callable[[list[Tensor]], list[State]], own: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, run: Callable[[list[Tensor]], State], own: int, *tensors: Tensor) -> tuple[Tensor, ...]:
         cut = [leaf.detach().requires_grad_(leaf.requires_grad) for leaf in tensors[own:]]
         ctx.leaves = [*tensors[:own], *cut]
         with torch.set_grad_enabled(any(ctx.needs_input_grad)):
-            ctx.saved = [leaf for x in run(ctx.leaves) for leaf in tree.leaves(x)]
+            ctx.saved = tree.leaves(run(ctx.leaves))
         return tuple(leaf.detach().clone() for leaf in ctx.saved)
 
     @staticmethod
@@ -129,7 +128,7 @@ class _Cut(torch.autograd.Function):
         return tuple(result)
 
 
-def _march(problem: Problem) -> list[State]:
+def _march(problem: Problem) -> State:
     model, solver, grid, x = problem.step.model, problem.step.solver, problem.grid, problem.x0
     assert isinstance(solver, TorchDiffEq)
     saved = [x] if grid.initial else []
@@ -145,7 +144,7 @@ def _march(problem: Problem) -> list[State]:
         saved += [x if item.rows is None else pick(x, item.rows) for item in coarse.saved[k]]
         if problem.progress is not None:
             problem.progress((k + 1) / len(spans))
-    return saved
+    return together(saved, problem.x0, grid.live is not None)
 
 
 def _spans(grid: Grid, solver: TorchDiffEq) -> list[tuple[int, int]]:

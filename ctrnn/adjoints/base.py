@@ -30,6 +30,6 @@ class Adjoint:
         del steps
         return solver
 
-    def run(self, problem: Problem) -> list[State]:
-        """The states that the problem's grid saves, in order, differentiable."""
+    def run(self, problem: Problem) -> State:
+        """What the problem's grid saves, as `march` returns it, differentiable."""
         raise NotImplementedError

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._derivative import has_direction
-from ctrnn._march import march
+from ctrnn._march import after_start, march
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import Leaves, Run, check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
@@ -31,12 +31,12 @@ class Forward(Adjoint):
 
     most: ClassVar[int] = 2048
 
-    def run(self, problem: Problem) -> list[State]:
+    def run(self, problem: Problem) -> State:
         grid = problem.grid
         run, leaves = taken_out(problem._replace(grid=grid._replace(initial=False), progress=None))
         tensors = tree.leaves(leaves)
         wanted = [i for i, leaf in enumerate(tensors) if leaf.requires_grad and torch.is_grad_enabled()]
-        if not wanted or not any(grid.saved) or any(map(has_direction, tensors)):
+        if not wanted or not any(grid.sizes()) or any(map(has_direction, tensors)):
             return march(problem.step, grid, problem.x0, problem.source, problem.noise, problem.progress)[1]
         count = sum(tensors[i].numel() for i in wanted)
         if count > self.most:
@@ -47,7 +47,7 @@ class Forward(Adjoint):
         check_closed(run, leaves, again=False)
         plan = _Plan(run, tree.map(lambda _: 0, leaves), wanted)
         saves = _Sensitivities.apply(plan, *tensors)[: len(tree.leaves(problem.x0))]
-        return ([problem.x0] if grid.initial else []) + run.disjoin(tree.unflatten(problem.x0, saves))
+        return after_start(problem.x0, tree.unflatten(problem.x0, saves), grid)
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +59,11 @@ class _Plan:
     wanted: list[int]
 
     def states(self, tensors: tuple[Tensor, ...], moved: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """The states saved, joined, with some leaves replaced."""
+        """The states saved, with some leaves replaced."""
         full = list(tensors)
         for i, leaf in zip(self.wanted, moved, strict=True):
             full[i] = leaf
-        return tuple(tree.leaves(self.run.join(self.run(tree.unflatten(self.like, full))[1])))
+        return tuple(tree.leaves(self.run(tree.unflatten(self.like, full))[1]))
 
     def with_sensitivities(self, *tensors: Tensor) -> tuple[Tensor, ...]:
         """The states saved, and their derivatives with a leading axis of numbers."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import march
+from ctrnn._march import after_start, march, together
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import Leaves, Run, Window, check_closed, taken_out
 from ctrnn.adjoints._revolve import spine, split
@@ -44,15 +44,15 @@ class Recompute(Adjoint):
         if self.snapshots is not None and not (isinstance(self.snapshots, int) and self.snapshots >= 1):
             raise ValueError(f"Recompute: snapshots must be at least 1 (x0 itself), or None, got {self.snapshots!r}.")
 
-    def run(self, problem: Problem) -> list[State]:
+    def run(self, problem: Problem) -> State:
         grid = problem.grid
-        if not torch.is_grad_enabled() or not any(grid.saved):
+        if not torch.is_grad_enabled() or not any(grid.sizes()):
             return march(problem.step, grid, problem.x0, problem.source, problem.noise, problem.progress)[1]
         run, leaves = taken_out(problem._replace(grid=grid._replace(initial=False)))
         check_closed(run, leaves)
         plan = _Plan(run, tree.map(lambda _: 0, leaves), *_layout(grid, self.snapshots))
         saves = tree.unflatten(problem.x0, _Rerun.apply(plan, *tree.leaves(leaves))[: plan.width])
-        return ([problem.x0] if grid.initial else []) + run.disjoin(saves)
+        return after_start(problem.x0, saves, grid)
 
 
 def _layout(grid: Grid, snapshots: int | None) -> tuple[list[int], list[tuple[int, int]]]:
@@ -96,7 +96,7 @@ class _Plan:
         return x
 
     def forward(self, leaves: Leaves) -> tuple[State, list[State]]:
-        """The states saved, joined, and those kept."""
+        """The states saved, and those kept."""
         x, saved, kept = leaves.x0, [], []
         wanted, progress, steps = {i for i, _ in self.kept} - {0}, self.run.problem.progress, self.bounds[-1]
         for i in range(len(self.bounds) - 1):
@@ -104,10 +104,10 @@ class _Plan:
                 kept.append(tree.map(Tensor.clone, x))
             run, needed, _ = self.segment(i, leaves, x)
             x, more = run(needed)
-            saved += more
+            saved.append(more)
             if progress is not None:
                 progress(self.bounds[i + 1] / steps)
-        return self.run.join(saved), kept
+        return together(saved, x, rows=True), kept
 
 
 class _Rerun(torch.autograd.Function):
@@ -180,7 +180,7 @@ class _Pullback(torch.autograd.Function):
 
             def run(*chosen: Tensor) -> tuple[Tensor, ...]:
                 _, saved = plan.run(tree.unflatten(plan.like, _with(full[plan.width :], wanted, chosen)))
-                return tuple(tree.leaves(plan.run.join(saved)))
+                return tuple(tree.leaves(saved))
 
             pull: Any = torch.func.vjp(run, *[full[plan.width + i] for i in wanted])[1]
             return pull(tuple(full[: plan.width]))
@@ -221,8 +221,7 @@ class _Reverse:
 
     def __init__(self, plan: _Plan, leaves: Leaves, wanted: Any, grads: State) -> None:
         self.plan, self.leaves, self.wanted = plan, leaves, wanted
-        sizes, grid = iter(plan.run.saves), plan.run.problem.grid
-        per_step = [sum(next(sizes) for _ in items) for items in grid.saved]
+        per_step = plan.run.problem.grid.sizes()
         per_segment = [sum(per_step[a:b]) for a, b in zip(plan.bounds[:-1], plan.bounds[1:], strict=True)]
         self.grads = [leaf.split(per_segment) for leaf in tree.leaves(grads)]
         self.state: State | None = None
@@ -245,9 +244,9 @@ class _Reverse:
         moved = _chosen(shared, [*self.wanted.model, *self.wanted.sigma])
         drives = _chosen(needed.drive, self.wanted.drive)
         made: Any = torch.func.vjp(self._segment(run, needed), x, moved, drives, needed.times)
-        (end, saved), pull = made
+        (end, _), pull = made
         state = tree.map(torch.zeros_like, end) if self.state is None else self.state
-        grads = tree.unflatten(x, [parts[i] for parts in self.grads]) if saved != () else ()
+        grads = tree.unflatten(x, [parts[i] for parts in self.grads])
         self.state, found, drive, times = pull((state, grads))
         self.shared = list(found) if self.shared is None else [a + b for a, b in zip(self.shared, found, strict=True)]
         self.times = (*times, *self.times)
@@ -261,8 +260,7 @@ class _Reverse:
             drive = _with(needed.drive, _where(self.wanted.drive), drives)
             count = len(needed.model)
             part = Leaves(tuple(full[:count]), x, tuple(drive), needed.silence, times, tuple(full[count:]))
-            end, saved = run(part)
-            return end, run.join(saved) if saved else ()
+            return run(part)
 
         return segment
 

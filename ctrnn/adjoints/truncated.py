@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import march
+from ctrnn._columns import counted_from
+from ctrnn._march import apart, march, together
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
@@ -49,20 +50,20 @@ class Truncated(Adjoint):
             )
         return solver
 
-    def run(self, problem: Problem) -> list[State]:
+    def run(self, problem: Problem) -> State:
         grid, reach = problem.grid, len(problem.grid.dt) if self.steps is None else self.steps
         if reach >= len(grid.dt) or not torch.is_grad_enabled():
             return march(problem.step, grid, problem.x0, problem.source, problem.noise, problem.progress)[1]
         check_closed(*taken_out(problem))
         states = self._states(problem)
         rows = [coefficient.unbind(0) for coefficient in problem.source.coefficients]
-        saved = _window(problem, rows, problem.x0, grid.part(0, reach), 0)  # all that lies there sees the beginning
+        saved = [_window(problem, rows, problem.x0, grid.part(0, reach), 0)]  # all that lies there sees the beginning
         for stop in range(reach + 1, len(grid.dt) + 1):
             wanted, start = grid.saved[stop - 1], stop - reach
             if wanted:
                 part = grid.part(start, stop)._replace(saved=[()] * (reach - 1) + [wanted])
-                saved += _window(problem, rows, states[start - 1], part, start)
-        return saved
+                saved.append(_window(problem, rows, states[start - 1], part, start))
+        return together(saved, problem.x0, rows=True)
 
     @staticmethod
     def _states(problem: Problem) -> list[State]:
@@ -70,16 +71,16 @@ class Truncated(Adjoint):
         every = problem.grid._replace(initial=False, saved=[(Saved(),)] * len(problem.grid.dt))
         with torch.no_grad():
             states = march(problem.step, every, problem.x0, problem.source, problem.noise, problem.progress)[1]
-        return [tree.map(Tensor.detach, x) for x in states]
+        return apart(tree.map(Tensor.detach, states), every.sizes(), every.live is not None)
 
 
-def _window(problem: Problem, rows: list[tuple[Tensor, ...]], x: State, grid: Grid, start: int) -> list[State]:
+def _window(problem: Problem, rows: list[tuple[Tensor, ...]], x: State, grid: Grid, start: int) -> State:
     """What the part `grid` of the problem's grid, from step `start` on, saves when it begins in the state x."""
     source, noise = problem.source, problem.noise
     if rows:
         # Stacked from rows taken out once: slices of the whole drive would make the backward pass quadratic in time.
         first, last = grid.interval[0], grid.interval[-1] + 1
-        grid = grid._replace(interval=[i - first for i in grid.interval])
+        grid = grid._replace(interval=counted_from(grid.interval, first))
         source = source._replace(coefficients=tuple(torch.stack(row[first:last]) for row in rows))
     if noise is not None:
         noise = noise._replace(offset=noise.offset + start)
