@@ -70,24 +70,24 @@ def into_drive(
     delta: Float[Tensor, "stage step row unit"], shape: torch.Size, schedule: Schedule
 ) -> Float[Tensor, "coefficient interval #row unit"]:
     """Gradients of the drive's value in every stage as those of its coefficients on every interval."""
-    each = torch.stack(_by_power(delta, shape[0], schedule))
+    each = _by_power(delta, shape[0], schedule)
     _, intervals, rows, _ = shape
-    if rows < each.shape[2]:
+    if rows != each.shape[2]:
         each = each.sum(2, keepdim=True)
     if schedule.interval is not None and intervals > 1:
         return each.new_zeros(shape).index_add(1, schedule.interval, each)
     return each if intervals == each.shape[1] else each.sum(1, keepdim=True)
 
 
-def _by_power(delta: Tensor, coefficients: int, schedule: Schedule) -> list[Tensor]:
+def _by_power(delta: Tensor, coefficients: int, schedule: Schedule) -> Tensor:
     held = delta[0] if len(delta) == 1 else delta.sum(0)
     if coefficients == 1:
-        return [held]
+        return held[None]
     assert schedule.begin is not None
     assert schedule.width is not None
     nodes = delta.new_tensor((0.0,) if schedule.tableau is None else schedule.tableau.c, dtype=torch.float64)
     s = (schedule.begin + nodes[:, None] * schedule.width).to(delta.dtype)
-    return [held, *[torch.einsum("st,stru->tru", s**power, delta) for power in range(1, coefficients)]]
+    return torch.stack([held, *[torch.einsum("st,stru->tru", s**power, delta) for power in range(1, coefficients)]])
 
 
 def drive_at(drive: Tensor, schedule: Schedule, step: int, c: float) -> Float[Tensor, "#row unit"]:
