@@ -49,6 +49,8 @@ class Start:
     dt: float
 
     def __call__(self, k: Any) -> Any:
+        if self.parts == 1:
+            return self.t0 + k * self.length
         start = self.t0 + k // self.parts * self.length
         return start + k % self.parts * self.dt
 
@@ -61,7 +63,7 @@ class Interval:
     first: int = 0
 
     def __call__(self, k: Any) -> Any:
-        return k // self.parts - self.first
+        return (k if self.parts == 1 else k // self.parts) - self.first
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,7 @@ class Begin:
     parts: int
 
     def __call__(self, k: Any) -> Any:
-        return k % self.parts / self.parts
+        return k * 0.0 if self.parts == 1 else k % self.parts / self.parts
 
 
 @dataclass(frozen=True)

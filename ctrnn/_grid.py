@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -140,27 +141,30 @@ def _times(kept: Sequence[int], columns: _Steps, save: Save | None, device: torc
     if isinstance(save, At):
         return save.ts.to(device)
     if isinstance(columns.t, Column) and isinstance(kept, range):
-        last = columns.t[-1] + columns.dt[-1]
-        if kept[-1] < len(columns.t):
-            return values(Column(columns.t.rule, kept), torch.float64).to(device)
-        before = values(Column(columns.t.rule, kept[:-1]), torch.float64)
-        return torch.cat([before, torch.tensor([last], dtype=torch.float64)]).to(device)
+        times = values(Column(columns.t.rule, kept), torch.float64)
+        if kept[-1] == len(columns.t):
+            times.numpy()[-1] = columns.t[-1] + columns.dt[-1]
+        return times.to(device)
     edges = _edges(columns)
     if isinstance(edges[0], Tensor) or isinstance(edges[-1], Tensor):
-        times = [torch.as_tensor(edges[k], dtype=torch.float64, device=device) for k in kept]
-        return torch.stack(torch.broadcast_tensors(*times))
+        each = [torch.as_tensor(edges[k], dtype=torch.float64, device=device) for k in kept]
+        return torch.stack(torch.broadcast_tensors(*each))
     return torch.tensor([edges[k] for k in kept], dtype=torch.float64, device=device)
 
 
 def _place(kept: Sequence[int], columns: _Steps, device: torch.device) -> Place:
-    after = torch.arange(kept.start, kept.stop, kept.step) if isinstance(kept, range) else torch.tensor(kept)
-    step = (after - 1).clamp(min=0)
-    begin, width = (
-        values(c if isinstance(c, Column) else list(map(number, c)), torch.float64)
-        for c in (columns.begin, columns.width)
-    )
-    fraction = begin[step] + torch.where(after > 0, width[step], 0.0)
-    return Place(values(columns.interval, torch.int64)[step].to(device), fraction.to(device))
+    after = np.arange(kept.start, kept.stop, kept.step) if isinstance(kept, range) else np.array(kept)
+    step = np.maximum(after - 1, 0)
+    interval, begin, width = (_at(column, step) for column in (columns.interval, columns.begin, columns.width))
+    fraction = begin + (np.where(after > 0, width, 0.0) if after[0] == 0 else width)
+    return Place(torch.from_numpy(interval).to(device), torch.from_numpy(fraction).to(device))
+
+
+def _at(column: Sequence[Any], steps: Any) -> Any:
+    """The numbers of a column at some steps, as a numpy array."""
+    if isinstance(column, Column):
+        return column.rule(steps)
+    return np.array([number(value) if isinstance(value, Tensor) else value for value in column])[steps]
 
 
 def _totals(drive: Sampled, spans: Sequence[Stretch], columns: _Steps, batch: torch.Size) -> Tensor:

@@ -155,7 +155,7 @@ class Relaxation(Model):
                 "of them) in its constructor."
             ) from None
         if names == [""]:  # one bare Tensor, as in most networks: this is asked for at every evaluation of the flow
-            return _time_constant(self.get_buffer("tau0"), self.log_ratio)
+            return _time_constant(self.tau0, self.log_ratio)
         return tree.unflatten(
             like, [_time_constant(self.get_buffer(f"tau0{name}"), getattr(self, f"log_ratio{name}")) for name in names]
         )
