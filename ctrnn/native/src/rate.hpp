@@ -1,6 +1,8 @@
 // A block of rows of a rate network's run: what forward and backward share.
 #pragma once
 
+#include <type_traits>
+
 #include "activations.hpp"
 #include "product.hpp"
 #include "rate.h"
@@ -45,6 +47,14 @@ struct RateBlock {
         return static_cast<Element*>(array) + (step * run.batch + rows[row]) * n;
     }
 
+    // Asks for a row that the next step reads, or writes, while this one has other work: a run passes through long
+    // arrays once, in pieces too short for the processor to guess what comes.
+    template <class Element>
+    void soon(Element* row) const {
+        asm volatile("");  // GCC would drop calls of a function that does nothing but this
+        for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i, !std::is_const_v<Element>);
+    }
+
     const T* rates(int64_t step) const {
         return static_cast<const T*>(run.rates) + (run.kind ? run.kind[step] * n : 0);
     }
@@ -57,12 +67,16 @@ struct RateBlock {
         for (int64_t i = 0; i < n; i += V::width) V::store(to + i, V::load(from + i), n - i);
     }
 
+    const T* drive_of(int64_t step, int64_t row) const {
+        const int64_t interval = run.interval ? run.interval[step] : step;
+        return static_cast<const T*>(run.drive) + interval * run.drive_interval + rows[row] * run.drive_row;
+    }
+
     // v at the fraction c of a step.
     void drive(int64_t step, double c, int64_t live, T* out) const {
-        const int64_t interval = run.interval ? run.interval[step] : step;
         const T s = run.coefficients > 1 ? T(run.begin[step] + c * run.width[step]) : T(0);
         for (int64_t row = 0; row < live; ++row, out += length) {
-            const T* from = static_cast<const T*>(run.drive) + interval * run.drive_interval + rows[row] * run.drive_row;
+            const T* from = drive_of(step, row);
             for (int64_t i = 0; i < n; i += V::width) {
                 int64_t power = run.coefficients - 1;
                 auto v = V::load(from + power * run.drive_coefficient + i, n - i);

@@ -34,16 +34,33 @@ struct RateBackward : RateBlock<T> {
     void operator()() {
         begin();
         for (int64_t step = run.steps - 1; step >= 0; --step) {
-            const int64_t live = this->live(step), slot = back.keep_of_grad ? back.keep_of_grad[step] : step;
-            for (int64_t row = 0; back.grad_xs && slot >= 0 && row < size; ++row)
-                add(this->at(back.grad_xs, slot, row), g + row * length);
-            for (int64_t row = 0; row < size; ++row) finish(step, row, row < live);
-            for (int64_t row = 0; row < live; ++row)
-                this->take(step ? this->at(back.states, step - 1, row) : this->at(run.x0, 0, row), x + row * length);
+            const int64_t live = this->live(step);
+            for (int64_t row = 0; row < size; ++row) {
+                if (slot(step) >= 0) add(this->at(back.grad_xs, slot(step), row), g + row * length);
+                this->take(before(step, row), x + row * length);
+                finish(step, row, row < live);
+            }
             if (run.stages) runge_kutta(step, live);
             else relax_at_once(step, live);
         }
         for (int64_t row = 0; row < size; ++row) this->give(g + row * length, this->at(back.grad_x0, 0, row));
+    }
+
+    // Where the gradient of the state after a step lies, -1 for nowhere.
+    int64_t slot(int64_t step) const {
+        return !back.grad_xs ? -1 : back.keep_of_grad ? back.keep_of_grad[step] : step;
+    }
+
+    const T* before(int64_t step, int64_t row) const {
+        return step ? this->at(back.states, step - 1, row) : this->at(run.x0, 0, row);
+    }
+
+    void ask_for(int64_t step, int64_t row) const {
+        this->soon(before(step, row));
+        if (slot(step) >= 0) this->soon(this->at(back.grad_xs, slot(step), row));
+        if (back.targets) this->soon(this->at(back.targets, step, row));
+        this->soon(this->at(back.delta, step, row));
+        if (back.sent) this->soon(this->at(back.sent, step, row));
     }
 
     void begin() {
@@ -135,6 +152,7 @@ struct RateBackward : RateBlock<T> {
         accumulate(delta, length, live, W_back, arrived, length);
         for (int64_t row = 0; row < live; ++row) {
             T* slope = delta + row * length;
+            if (step > 0 && stage == 0) ask_for(step - 1, row);
             slope_of_value<T>(run.pre, sent + row * length, slope, length);
             through_sent(row, state + row * length, slope, into + row * length);
         }

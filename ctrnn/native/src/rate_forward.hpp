@@ -29,11 +29,21 @@ struct RateForward : RateBlock<T> {
             if (run.stages) runge_kutta(step, live);
             else relax_at_once(step, live);
             if (run.kicks) kick(step, live);
-            const int64_t slot = run.keep ? run.keep[step] : step;
-            for (int64_t row = 0; run.xs && slot >= 0 && row < size; ++row)
-                this->give(x + row * length, this->at(run.xs, slot, row));
+            for (int64_t row = 0; row < size; ++row) {
+                if (slot(step) >= 0) this->give(x + row * length, this->at(run.xs, slot(step), row));
+                if (step + 1 < run.steps) ask_for(step + 1, row);
+            }
         }
         for (int64_t row = 0; row < size; ++row) this->give(x + row * length, this->at(run.end, 0, row));
+    }
+
+    // Where the state after a step goes, -1 for nowhere.
+    int64_t slot(int64_t step) const { return !run.xs ? -1 : run.keep ? run.keep[step] : step; }
+
+    void ask_for(int64_t step, int64_t row) const {
+        this->soon(this->drive_of(step, row));
+        if (slot(step) >= 0) this->soon(this->at(run.xs, slot(step), row));
+        if (run.targets) this->soon(this->at(run.targets, step, row));
     }
 
     void relax_at_once(int64_t step, int64_t live) {
