@@ -200,7 +200,7 @@ def test_a_reversal_is_a_copy_from_the_last_vector_to_the_first():
 
 @pytest.mark.parametrize("kind", [Copy, Reverse])
 def test_several_copies_in_one_trial_follow_one_another_without_a_gap(kind):
-    task = kind(bits=3, lengths=(1, 4), episodes=3)
+    task = kind(bits=3, lengths=(1, 4), episodes=(3, 3))
     trials = draw(task)
     assert trials.condition["length"].shape == (8, 3)
     assert trials.periods["answer"].shape == (2, 8, 3)
@@ -216,8 +216,20 @@ def test_several_copies_in_one_trial_follow_one_another_without_a_gap(kind):
             k += 2 * n + 1
         assert k == trials.lengths[b]
         assert not answers
-    one = draw(kind(bits=3, lengths=(1, 4), episodes=1, same_length=True))
+    one = draw(kind(bits=3, lengths=(1, 4), same_length=True))
     assert one.condition["length"].shape == (8,)
+
+
+def test_how_many_copies_a_trial_has_is_drawn_for_each_batch():
+    task = Copy(bits=1, lengths=(1, 2), episodes=(1, 4), same_length=True)
+    counts = []
+    for seed in range(40):
+        trials = draw(task, seed=seed)
+        length = trials.condition["length"]
+        assert (length == length[0]).all()
+        assert len(trials.us) == (2 * length[0] + 1).sum()
+        counts.append(length.shape[1])
+    assert set(counts) == {1, 2, 3, 4}
 
 
 @settings(max_examples=10, deadline=None)
@@ -261,8 +273,8 @@ def test_pages_that_cannot_be_are_refused():
         Copy(bits=0)
     with pytest.raises(ValueError, match=r"lengths = \(0, 3\)"):
         Copy(lengths=(0, 3))
-    with pytest.raises(ValueError, match="episodes = 0"):
-        Copy(episodes=0)
+    with pytest.raises(ValueError, match=r"episodes = \(0, 2\)"):
+        Copy(episodes=(0, 2))
     with pytest.raises(ValueError, match=r"repeats = \(3, 2\)"):
         RepeatCopy(repeats=(3, 2))
     with pytest.raises(ValueError, match="scale is 0"):

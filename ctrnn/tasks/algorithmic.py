@@ -18,26 +18,26 @@ class Copy(ScriptedBits):
     Channels: the bits, 0 or 1; the delimiter. Nobody does better than chance, 8 * 10.5 = 84 bits, without a memory.
     With `episodes` a trial is several copies in turn, as in Graves et al. (2016), Nature 538:471, extended data figure
     1: ten times five vectors need fifty slots, or ten that are freed in time.
-    `condition`: `length` (batch,), or (batch, episode) if there are several; periods likewise.
+    `condition`: `length` (batch,), or (batch, episode) if there may be several; periods likewise.
 
     Args:
         bits: of a vector.
         lengths: vectors of an episode, evenly drawn.
-        episodes: of a trial.
+        episodes: of a trial, evenly drawn for each batch: all its trials have as many.
 
     Raises:
-        ValueError: a vector without bits, lengths that are no range from 1 on, or no episode.
+        ValueError: a vector without bits, or lengths or episodes that are no range from 1 on.
     """
 
     bits: int = 8
     lengths: tuple[int, int] = (1, 20)
-    episodes: int = 1
+    episodes: tuple[int, int] = (1, 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
         check_range("lengths", self.lengths, 1)
-        require(self.episodes >= 1, f"episodes = {self.episodes}: a trial has at least one")
+        check_range("episodes", self.episodes, 1)
 
     @property
     def n_in(self) -> int:
@@ -49,8 +49,10 @@ class Copy(ScriptedBits):
 
     def script(self, batch: int, generator: torch.Generator) -> Script:
         """Draw trials."""
-        episodes = [self._episode(batch, generator) for _ in range(self.episodes)]
-        return episodes[0] if self.episodes == 1 else chained(episodes)
+        if self.episodes == (1, 1):
+            return self._episode(batch, generator)
+        count = int(integers(*self.episodes, (1,), generator))
+        return chained([self._episode(batch, generator) for _ in range(count)])
 
     def _episode(self, batch: int, generator: torch.Generator) -> Script:
         length = self.drawn(self.lengths, batch, generator)
