@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.func import debug_unwrap
 
 from ctrnn import _tree as tree
 from ctrnn._columns import Column, Interval, Same
@@ -152,7 +153,10 @@ def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor 
     count, slot = grid.slots()
     keep = None if slot is None else torch.where(slot < 0, slot, slot - int(grid.initial))
     which = None if kind is None else kind.to(torch.int32)
-    return Schedule(grid.steps, tableau, which, interval, begin, width, None, keep, count - grid.initial)
+    schedule = Schedule(grid.steps, tableau, which, interval, begin, width, None, keep, count - grid.initial)
+    # Made inside a transform of torch.func they are its wrappers: kernels cannot read them, the way back outlives them.
+    bare: list[Any] = [debug_unwrap(value) if isinstance(value, Tensor) else value for value in schedule]
+    return Schedule(*bare)
 
 
 def _rate(step: Step, dt: float, rows: Tensor) -> Tensor:
