@@ -10,8 +10,10 @@ from torch import Generator, Tensor
 from ctrnn import _check as check
 from ctrnn import _failure as failure
 from ctrnn import _tree as tree
+from ctrnn._compiled_adaptive import compiled
+from ctrnn._derivative import moves
 from ctrnn._grid import Plan, fixed
-from ctrnn._grid_adaptive import adaptive, timeline
+from ctrnn._grid_adaptive import Asked, adaptive, asked, timeline
 from ctrnn._march import Noise, Source, noise_seeds
 from ctrnn._read_off import read_off
 from ctrnn._search import Found, search
@@ -22,10 +24,11 @@ from ctrnn.adjoints.backsolve import Backsolve
 from ctrnn.adjoints.base import Adjoint, Problem
 from ctrnn.drive import Drive, Function, Held, Piece, Sampled, Silence
 from ctrnn.dynamics import Model, Relaxation
+from ctrnn.native.adaptive import Outcome
 from ctrnn.solvers.base import Solver, Step
 from ctrnn.solvers.explicit import Tsit5
 from ctrnn.solvers.relaxation import Euler, Iterate
-from ctrnn.steps import Adaptive, At, Every, Fixed, Last
+from ctrnn.steps import Adaptive, At, Every, Fixed, Grid, Last
 from ctrnn.trajectory import Stats, Status, Trajectory
 
 
@@ -85,16 +88,16 @@ def integrate(
     if isinstance(model, Relaxation) and model.clock is not None and not solver.whole:
         spans = cut_at_ticks(spans, model.clock, steps.dt if isinstance(steps, Fixed) else None)
     run = Run(model, drive, x0, batch, spans, solver, steps, save, progress)
-    laid = _adaptive(run) if isinstance(steps, Adaptive) and not solver.own_steps else _fixed(run)
+    whole = isinstance(adjoint, Backprop) or not torch.is_grad_enabled()
+    laid = _adaptive(run, whole) if isinstance(steps, Adaptive) and not solver.own_steps else _fixed(run)
     check.euler(model, solver, laid.problem.grid)
     if noise is not None:
         laid = laid._replace(problem=laid.problem._replace(noise=_noise(run, laid.problem, noise, generator)))
-    kept = None if laid.found is None else laid.found.states
-    saved = adjoint.run(laid.problem) if kept is None else read_off(laid.problem, kept)
-    trajectory = _trajectory(run, laid, saved)
+    trajectory = _trajectory(run, laid, laid.saves or _saves(run, laid, adjoint))
     if progress is not None:
         progress(1.0)
     if on_failure == "raise" and bool(trajectory.stats.status.any()):
+        laid = laid if laid.saves is None else _adaptive(run._replace(progress=None), whole=False)
         raise failure.error(laid.problem, laid.found, batch, trajectory)
     return trajectory
 
@@ -117,6 +120,13 @@ class Run(NamedTuple):
         return tree.leaves(self.x0)[0].device
 
 
+class Saves(NamedTuple):
+    """The saved states (save, *batch, ...), and which were reached (None: all); the others hold any finite state."""
+
+    xs: State
+    reached: Tensor | None
+
+
 class Laid(NamedTuple):
     """A run laid out as steps: what the adjoint runs, how that becomes a trajectory, and what the search found."""
 
@@ -124,6 +134,7 @@ class Laid(NamedTuple):
     plan: Plan
     stats: Stats  # one for each of the flattened batch
     found: Found | None = None
+    saves: Saves | None = None  # of a run that is made already
 
 
 def _resolve(
@@ -202,20 +213,38 @@ def _fixed(run: Run) -> Laid:
     return Laid(problem, plan, Stats(count, zeros, count * run.solver.evaluations, zeros))
 
 
-def _adaptive(run: Run) -> Laid:
-    """Steps that a search finds for each sample; half of the progress is the search's, half the run's."""
+def _adaptive(run: Run, whole: bool) -> Laid:
+    """Steps that a search finds for each sample; half of the progress is the search's, half the run's.
+
+    `whole` allows a kernel to make the whole run while it searches.
+    """
     assert isinstance(run.steps, Adaptive)
     report, source, step = run.progress, _source(run, True), Step(run.model, run.solver)
     ends = run.drive.ends if isinstance(run.drive, Sampled) else None
-    line = timeline(run.spans, ends, run.batch.numel(), run.device)
+    line, moving = timeline(run.spans, ends, run.batch.numel(), run.device)
+    wanted = asked(run.drive, run.spans, line, moving, run.save, run.batch)
     jumps = isinstance(run.drive, (Held, Function))
+    if whole and source.function is None and not any(map(moves, (*moving, wanted.wanted))):
+        done = compiled(step, _rows(run), source.coefficients, line, run.steps, jumps, wanted.wanted, report)
+        if done is not None:
+            return _done(run, step, source, wanted, done)
     looked = None if report is None else lambda done: report(done / 2)
     keep = not torch.is_grad_enabled()
     found = search(step, tree.map(Tensor.detach, _rows(run)), source, line, run.steps, jumps, keep, looked)
-    plan = adaptive(run.drive, run.spans, line, found, run.save, run.batch)
+    plan = adaptive(line, moving, found, wanted)
     went = None if report is None else lambda done: report(0.5 + done / 2)
     problem = Problem(step, plan.grid, _rows(run, plan.grid.order), source, None, went)
     return Laid(problem, plan, Stats(found.count, found.rejected, found.evaluations, found.status), found)
+
+
+def _done(run: Run, step: Step, source: Source, wanted: Asked, done: Outcome) -> Laid:
+    """A run that a kernel has made: no step is left to take."""
+    grid = Grid((), (), (), (), (), (), torch.arange(len(done.count)), False, ())
+    xs = done.xs.reshape(-1, *run.batch, done.xs.shape[-1])
+    saves = Saves(xs, None if bool(done.reached.all()) else done.reached.reshape(-1, *run.batch))
+    plan = Plan(grid, wanted.ts, None, wanted.mask, wanted.place)
+    stats = Stats(done.count, done.rejected, done.evaluations, done.status)
+    return Laid(Problem(step, grid, run.x0, source), plan, stats, None, saves)
 
 
 def _rows(run: Run, order: Tensor | None = None) -> State:
@@ -238,10 +267,9 @@ def _noise(run: Run, problem: Problem, sigma: Any, generator: Generator | None) 
     return Noise(sigma, noise_seeds(len(problem.grid.dt), generator), shapes)
 
 
-def _trajectory(run: Run, laid: Laid, saved: State) -> Trajectory:
-    """Put the saved states in place, read them out, and look for failures."""
-    plan = laid.plan
-    xs, reached = _placed(run, laid, saved)
+def _trajectory(run: Run, laid: Laid, saves: Saves) -> Trajectory:
+    """Read the saved states out, and look for failures."""
+    plan, (xs, reached) = laid.plan, saves
     ys, stats = run.model.readout(xs), laid.stats
     if not all(check.finite(leaf) for leaf in tree.leaves(xs)):
         broken = _broken(xs, len(run.batch), reached).reshape(-1)
@@ -254,16 +282,18 @@ def _trajectory(run: Run, laid: Laid, saved: State) -> Trajectory:
     return Trajectory(plan.ts, xs, _drive_at(run, laid), ys, plan.mask, stats)
 
 
-def _placed(run: Run, laid: Laid, saved: State) -> tuple[State, Tensor | None]:
-    """The saved states (save, *batch, ...), and which were reached (None: all); the others hold any finite state."""
+def _saves(run: Run, laid: Laid, adjoint: Adjoint) -> Saves:
+    """Take the steps, and put the saved states in place."""
+    kept = None if laid.found is None else laid.found.states
+    saved = adjoint.run(laid.problem) if kept is None else read_off(laid.problem, kept)
     index = laid.plan.rows
     if index is None:
-        return saved, None
+        return Saves(saved, None)
     rows = saved if len(tree.leaves(saved)[0]) else laid.problem.x0
     flat = index.clamp(min=0).reshape(-1)
     xs = tree.map(lambda leaf: leaf.index_select(0, flat).reshape(len(index), *run.batch, *leaf.shape[1:]), rows)
     reached = (index >= 0).reshape(len(index), *run.batch)
-    return xs, None if bool(reached.all()) else reached
+    return Saves(xs, None if bool(reached.all()) else reached)
 
 
 def _broken(xs: State, axes: int, reached: Tensor | None) -> Tensor:
@@ -279,15 +309,16 @@ def _like(mask: Tensor, leaf: Tensor) -> Tensor:
 
 def _drive_at(run: Run, laid: Laid) -> Tensor | None:
     """The drive at the saved times (save, *batch, input): at an edge, that of the interval before it."""
-    function, (interval, fraction) = laid.problem.source.function, laid.plan.place
+    function, place = laid.problem.source.function, laid.plan.place
     if function is not None:
         times = laid.plan.ts.detach()
         if laid.plan.grid.order is not None:  # as in the run, each sample has its own time
             times = times[:, None, None].expand(-1, run.batch.numel(), 1).to(tree.leaves(run.x0)[0].dtype)
         us = torch.stack([function(t) for t in times.unbind(0)])
         return us.reshape(len(us), *run.batch, us.shape[-1])
-    if not isinstance(run.drive, Sampled):
+    if not isinstance(run.drive, Sampled) or place is None:
         return None
+    interval, fraction = place
     rows = interval.ndim > 1
     source = laid.problem.source if rows == (laid.plan.grid.order is not None) else _source(run, rows)
     columns = source.coefficients

@@ -10,23 +10,14 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
+from ctrnn._compiled_adaptive import compiled
 from ctrnn._march import Source, pick, within
 from ctrnn._types import State
 from ctrnn.drive import Piece
+from ctrnn.native.adaptive import Outcome
 from ctrnn.solvers.base import Attempt, EmbeddedSolver, Step, advance, value
-from ctrnn.steps import Adaptive
+from ctrnn.steps import Adaptive, Timeline
 from ctrnn.trajectory import Status
-
-
-class Timeline(NamedTuple):
-    """The intervals of every row, and where in the drive each lies."""
-
-    start: Tensor  # (interval, row), float64
-    length: Tensor  # (interval, row), float64
-    count: Tensor  # type: ignore[assignment]  # (row,): how many intervals a row has
-    drive: Tensor  # (interval,): the interval of the drive
-    begin: Tensor  # (interval,): where in it this one begins, as a fraction ...
-    width: Tensor  # (interval,): ... and how much of it this one covers
 
 
 class Found(NamedTuple):
@@ -128,6 +119,10 @@ def search(
     `jumps` says whether the drive does at the intervals' edges, `keep` whether the states on the way are wanted.
     """
     with torch.no_grad():
+        known = source.function is None and not keep
+        outcome = compiled(step, x, source.coefficients, timeline, steps, jumps) if known else None
+        if outcome is not None:
+            return _found(outcome)
         job = _Search(step, x, source, timeline, steps, jumps, keep)
         rows = _begin(job, x)
         while len(rows.sample):
@@ -135,6 +130,18 @@ def search(
             if progress is not None and len(rows.sample):
                 progress(_progress(job, rows))
         return _collect(job)
+
+
+def _found(outcome: Outcome) -> Found:
+    """The steps that a kernel found, as (step, row)."""
+    assert outcome.steps is not None
+    first, *columns = outcome.steps
+    sample = torch.repeat_interleave(torch.arange(len(outcome.count)), outcome.count)
+    shape = (int(outcome.count.max()) if len(outcome.count) else 0, len(outcome.count))
+    where = (torch.arange(len(sample)) - first[sample], sample)
+    interval, offset, dt = (column.new_zeros(shape).index_put(where, column) for column in columns)
+    ends = (outcome.count, outcome.rejected, outcome.evaluations, outcome.status, outcome.failed_at)
+    return Found(interval, offset, dt, *ends, torch.zeros_like(outcome.count), None)
 
 
 def _begin(job: _Search, x: State) -> _Rows:

@@ -113,7 +113,7 @@ class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
         if self.tableau.dense is None:
             last = model(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
             return hermite(x, attempt.slopes[0], attempt.x, last, dt, theta)
-        weights = [_horner(row, theta) for row in self.tableau.dense]
+        weights = [horner(row, theta) for row in self.tableau.dense]
         slope = tree.map(
             lambda *ks: sum(tree.per_leaf(w, k) * k for w, k in zip(weights, ks, strict=True)), *attempt.slopes
         )
@@ -130,7 +130,7 @@ def hermite(x0: State, slope0: State, x1: State, slope1: State, dt: Scalar, thet
     return tree.map(leaf, x0, slope0, x1, slope1)
 
 
-def _horner(row: tuple[float, ...], theta: Tensor) -> Tensor:
+def horner(row: tuple[float, ...], theta: Tensor) -> Tensor:
     total = theta * 0.0
     for coefficient in reversed(row):
         total = (total + coefficient) * theta
