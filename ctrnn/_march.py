@@ -64,7 +64,7 @@ def march(
             continue
         x = step.solver.step(step.model, t, dt, x, u, ready)
         if kicks is not None:
-            x = _kick(x, next(kicks), step.solver.diffusion(ready))
+            x = kicked(x, next(kicks), step.solver.diffusion(ready))
         for item in items:
             saved.append(x if item.rows is None else pick(x, item.rows))
     return x, together(saved, start, grid.live is not None)
@@ -219,7 +219,7 @@ def _draw(noise: Noise, chunk: int) -> State:
     return tree.map(draw, noise.shapes, tree.spread(noise.sigma, noise.shapes))
 
 
-def _kick(x: State, xi: State, scale: Any) -> State:
+def kicked(x: State, xi: State, scale: Any) -> State:
     """x + scale xi, where scale is one, or one for each part of the state."""
     return tree.map(lambda a, n, w: a + tree.per_leaf(w, a) * n, x, xi, tree.spread(scale, x))
 
