@@ -3,6 +3,7 @@
 import importlib.metadata
 import os
 import re
+import shutil
 import subprocess
 import sys
 import zipfile
@@ -36,10 +37,12 @@ def wheel(tmp_path_factory):
     return next(folder.glob("*.whl"))
 
 
-def test_the_wheel_holds_the_package_its_types_its_licence_and_the_scenarios(wheel):
+def test_the_wheel_holds_the_package_its_kernels_its_types_its_licence_and_the_scenarios(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     scripts = {f"ctrnn/_scenarios/{path.name}" for path in (ROOT / "scenarios").glob("*.py")}
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "ctrnn").rglob("*.py")}
+    assert "ctrnn/native/libctrnn.so" in names or not shutil.which(os.environ.get("CXX", "c++"))
+    assert not any(name.startswith("ctrnn/native/src") for name in names)
     assert scripts | sources | {"ctrnn/py.typed", "ctrnn/__init__.pyi"} <= names
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert {name.split("/")[0] for name in names} == {"ctrnn", f"ctrnn_sim-{ctrnn.__version__}.dist-info"}

@@ -85,5 +85,5 @@ def _found() -> Kernels | str:
     allowed = INSTRUCTION_SETS[: INSTRUCTION_SETS.index(best) + 1]
     wanted = os.environ.get("CTRNN_ISA") or best
     if wanted not in allowed:
-        return f"CTRNN_ISA={wanted} is not one of {', '.join(allowed)}, which this machine has"
+        return f"CTRNN_ISA={wanted} is not one of {', '.join(allowed)}"
     return Kernels(compiled, wanted)
