@@ -22,17 +22,18 @@ class RateNetwork(NamedTuple):
 
 
 class GatedNetwork(NamedTuple):
-    """torch's GRU: r, z, candidate as blocks of n rows of the weights, the reset after the recurrent product.
+    """torch's GRU or LSTM, whose gates are blocks of n rows of the weights; v = W_in u + b_in, q = W_rec h + b_rec.
 
-    F = (1 - z) tanh(v_n + r (W_n h + b_n)) + z h, with v = W_in u + b_in.
+    gru: blocks r, z, n, the reset after the product; F = (1 - z) tanh(v_n + r q_n) + z h.
+    lstm: blocks i, f, g, o, a state (h, c); F_c = f c + i g, F_h = o tanh(lerp(c, F_c, alpha of c)).
     """
 
     W_rec: Float[Tensor, "gates unit"]
     W_in: Float[Tensor, "gates input"]
     b_rec: Float[Tensor, "gates"] | None
     b_in: Float[Tensor, "gates"] | None
-    tau: Float[Tensor, "..."]
-    kind: Literal["gru"]
+    tau: Any  # one, or one for each unit; such a pair for h and c
+    kind: Literal["gru", "lstm"]
 
 
 class Layers(NamedTuple):

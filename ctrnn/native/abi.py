@@ -107,6 +107,39 @@ class GatedBack(ctypes.Structure):
     ]
 
 
+class LSTMRun(ctypes.Structure):
+    """`ctrnn_lstm_run`."""
+
+    _fields_: ClassVar = [
+        *[field for field in FIXED_STEPS if field[0] not in ("pre", "post", "gain", "theta", "targets")],
+        *[(name, c_void_p) for name in ("rates_c", "c0", "kicks_c", "cs", "end_c", "gates")],
+    ]
+
+
+class LSTMBack(ctypes.Structure):
+    """`ctrnn_lstm_back`."""
+
+    _fields_: ClassVar = [
+        (name, c_void_p)
+        for name in (
+            "hs",
+            "cs",
+            "grad_hs",
+            "grad_cs",
+            "keep_of_grad",
+            "grad_end",
+            "grad_end_c",
+            "delta",
+            "grad_h0",
+            "grad_c0",
+            "grad_rates",
+            "grad_rates_c",
+            "grad_kicks",
+            "grad_kicks_c",
+        )
+    ]
+
+
 def address(tensor: Tensor | None) -> int | None:
     """Where a contiguous Tensor begins; None for none."""
     return None if tensor is None else tensor.data_ptr()
