@@ -159,9 +159,10 @@ def _into_weights(
     delta: Float[Tensor, "stage step row gates"],
     delta_q: Float[Tensor, "stage step row unit"],
     x0: Float[Tensor, "row unit"],
-    states: Float[Tensor, "*stage step row unit"],
+    states: Float[Tensor, "*stage step row unit"] | None,
 ) -> Float[Tensor, "gates unit"]:
     """The gradient of W from that of W h: h is x0 and the state after each step but the last, or that in each stage."""
+    assert states is not None
     rows, n = x0.shape
     gates, q, sent = delta.reshape(-1, 3 * n)[:, : 2 * n], delta_q.reshape(-1, n), states.reshape(-1, n)
     found = torch.empty(3 * n, n, dtype=x0.dtype)
@@ -178,7 +179,8 @@ def _contiguous(inputs: Inputs) -> Inputs:
     """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
     drive = inputs.drive if inputs.drive.stride(-1) == 1 else inputs.drive.contiguous()
     others = inputs._replace(drive=None)  # type: ignore[arg-type]
-    return Inputs(*[None if value is None else value.contiguous() for value in others])._replace(drive=drive)
+    values: list[Any] = [None if value is None else value.contiguous() for value in others]
+    return Inputs(*values)._replace(drive=drive)
 
 
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> GatedRun:
