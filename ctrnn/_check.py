@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.func import debug_unwrap
 
 from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
@@ -31,11 +32,7 @@ def finite(x: Tensor) -> bool:
 
 def readable(x: Tensor) -> bool:
     """Whether x has a single value that can be read: not inside vmap."""
-    try:
-        bool((x.detach() == x.detach()).all())
-    except RuntimeError:
-        return False
-    return True
+    return debug_unwrap(x).shape == x.shape
 
 
 def options(model: Any, dt: Any, t_span: Any, save: Any, generator: Any, progress: Any, on_failure: Any) -> None:
@@ -140,10 +137,10 @@ def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> No
     if isinstance(drive, Sampled):
         _inputs(model, drive)
         given["the drive"] = drive.us
-    tensors(model, x0, given)
+    named = tensors(model, x0, given)
     if not isinstance(steps, Adaptive):
         return
-    for name, tensor in (_states(x0) | given | _parameters(model)).items():
+    for name, tensor in named.items():
         if not readable(tensor):
             raise ValueError(
                 f"{name} is mapped by vmap, where no step can be accepted or rejected: "
@@ -158,10 +155,13 @@ def values(model: Model, drive: Drive, x0: State, steps: Fixed | Adaptive) -> No
         )
 
 
-def tensors(model: Model, x0: State, inputs: dict[str, Tensor]) -> None:
-    """Dtypes and devices of the state, the inputs by name and the model; finiteness of all but the inputs."""
-    first = tree.leaves(x0)[0]
-    for name, tensor in (_states(x0) | inputs | _parameters(model)).items():
+def tensors(model: Model, x0: State, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Dtypes and devices of the state, the inputs by name and the model; finiteness of all but the inputs.
+
+    Returns them all by name, without the buffers.
+    """
+    first, named = tree.leaves(x0)[0], _states(x0) | inputs | _parameters(model)
+    for name, tensor in named.items():
         if not tensor.is_floating_point():
             raise TypeError(
                 f"{name} has dtype {tensor.dtype}; states and weights are floating-point: "
@@ -179,6 +179,7 @@ def tensors(model: Model, x0: State, inputs: dict[str, Tensor]) -> None:
         _device(f"buffer {name!r}", buffer, first)
         if not finite(buffer) and bool(torch.isnan(buffer).any()):
             raise ValueError(f"buffer {name!r} holds NaN, {where(torch.isnan(buffer))}: mend it.")
+    return named
 
 
 def _states(x0: State) -> dict[str, Tensor]:

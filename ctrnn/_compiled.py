@@ -73,11 +73,9 @@ def _covered(solver: Solver, grid: Grid) -> bool:
 
 def layers_of(model: Model, solver: Solver, x: State) -> list[Layer] | None:
     """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
-    if not isinstance(model, Relaxation) or model._forward_hooks or model._forward_pre_hooks:
-        return None  # what hooks see is the plain path's business
-    network = model.lowered()
+    network = network_of(model, x)
     if not isinstance(network, Layers):
-        return [Layer(Step(model, solver), network)] if network is not None and _fits(network, x) else None
+        return None if network is None else [Layer(Step(model, solver), network)]
     if type(solver) not in LERPS:
         return None  # within a stage a layer reads what the layer below does in that stage
     states = tree.leaves(x)
@@ -85,6 +83,14 @@ def layers_of(model: Model, solver: Solver, x: State) -> list[Layer] | None:
         return None
     found = [layers_of(layer, solver, state) for layer, state in zip(network.each, states, strict=True)]
     return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
+
+
+def network_of(model: Model, x: State) -> RateNetwork | GatedNetwork | Layers | None:
+    """The network that a model is, if its state is one of which there are kernels."""
+    if not isinstance(model, Relaxation) or model._forward_hooks or model._forward_pre_hooks:
+        return None  # what hooks see is the plain path's business
+    network = model.lowered()
+    return network if isinstance(network, Layers) or (network is not None and _fits(network, x)) else None
 
 
 def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:

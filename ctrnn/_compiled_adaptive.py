@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.func import debug_unwrap
 
 from ctrnn import _tree as tree
-from ctrnn._compiled import Layer, layers_of, projected
+from ctrnn._compiled import network_of, projected
 from ctrnn._derivative import forward_mode, moves
 from ctrnn._types import State
 from ctrnn.lowered import RateNetwork
@@ -32,20 +32,18 @@ def compiled(
 
     None where the plain path must run. `jumps` says whether the drive does at the intervals' edges.
     """
-    layer = _layer(step, x, coefficients)
-    if layer is None:
+    network = _network(step, x, coefficients)
+    if network is None:
         return None
-    assert isinstance(layer.network, RateNetwork)
     assert isinstance(x, Tensor)
-    drive = projected(layer.network, list(coefficients), len(x))
-    inputs = (x, drive, *[value for value in layer.network if isinstance(value, Tensor)])
+    assert isinstance(step.solver, EmbeddedRungeKutta)
+    drive = projected(network, list(coefficients), len(x))
+    inputs = (x, drive, *[value for value in network if isinstance(value, Tensor)])
     keep = STEPS if wanted is None else NOTHING
     if wanted is None:
         wanted = line.start.new_empty(0, len(x))
     elif torch.is_grad_enabled() and any(map(moves, inputs)):
         keep = STEPS_AND_STATES
-    network = layer.network
-    assert isinstance(step.solver, EmbeddedRungeKutta)
     plan = Plan(
         Timeline(*map(_numbers, line)), _numbers(wanted), step.solver, steps, jumps,
         network.pre, network.post, keep, torch.get_num_threads(), progress,
@@ -53,15 +51,13 @@ def compiled(
     return adaptive(network, plan, x, drive)
 
 
-def _layer(step: Step, x: State, coefficients: tuple[Tensor, ...]) -> Layer | None:
+def _network(step: Step, x: State, coefficients: tuple[Tensor, ...]) -> RateNetwork | None:
     """The network of a step of which the kernel makes steps; None if there is none."""
-    if library() is None or not covers(step.solver):
+    network = network_of(step.model, x) if library() is not None and covers(step.solver) else None
+    if not isinstance(network, RateNetwork):
         return None
-    found = layers_of(step.model, step.solver, x)
-    if found is None or len(found) > 1 or not isinstance(found[0].network, RateNetwork):
-        return None
-    tensors = [value for value in found[0].network if isinstance(value, Tensor)]
-    return None if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])) else found[0]
+    tensors = [value for value in network if isinstance(value, Tensor)]
+    return None if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])) else network
 
 
 def _numbers(column: Tensor) -> Tensor:

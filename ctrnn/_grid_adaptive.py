@@ -37,19 +37,27 @@ class Asked(NamedTuple):
 
 def timeline(spans: Sequence[Stretch], ends: Tensor | None, rows: int, device: torch.device) -> tuple[Timeline, Moving]:
     """The stretches as Tensors, for the search; `ends` (*batch,) says how many intervals each sample has."""
+    count = torch.full((rows,), len(spans), device=device)
     if isinstance(spans, Column) and isinstance(spans.rule, Alike):
-        interval = torch.tensor(spans.at, device=device)
-        begin, width = torch.zeros(2, len(spans), dtype=torch.float64, device=device)
-        start, length = spans.rule.t0 + interval.double() * spans.rule.length, begin + spans.rule.length
-        moving = Moving(start[:, None].expand(-1, rows), length[:, None].expand(-1, rows), begin, width + 1)
+        interval = torch.arange(spans.at.start, spans.at.stop, spans.at.step, device=device)
+        moving = fixed = _alike(spans.rule, interval, rows)
     else:
         interval = torch.tensor([s.interval for s in spans], device=device)
         moving = _moving(spans, rows, device)
-    count = torch.full((rows,), len(spans), device=device)
+        fixed = Moving(*[column.detach() for column in moving])
     if ends is not None:
         count = (interval[:, None] < ends.reshape(1, -1).to(device)).sum(0)
-    start, length, begin, width = (column.detach() for column in moving)
-    return Timeline(start, length, count, interval, begin, width), moving
+    return Timeline(fixed.start, fixed.length, count, interval, fixed.begin, fixed.width), moving
+
+
+def _alike(stretch: Alike, interval: Tensor, rows: int) -> Moving:
+    start, width = (
+        stretch.t0 + interval.double()[:, None] * stretch.length,
+        torch.ones_like(interval, dtype=torch.float64),
+    )
+    return Moving(
+        start.expand(-1, rows), width.new_full((1, 1), stretch.length).expand(len(interval), rows), width * 0, width
+    )
 
 
 def _moving(spans: Sequence[Stretch], rows: int, device: torch.device) -> Moving:

@@ -21,7 +21,7 @@ from ctrnn.native.abi import address
 from ctrnn.native.abi_adaptive import AdaptiveGradient, AdaptiveRun, AdaptiveSteps, Report
 from ctrnn.native.library import call
 from ctrnn.native.rate import CODES
-from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, Tableau
+from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta
 from ctrnn.steps import Adaptive, Timeline
 
 STAGES = 7  # of a method that the kernel has room for
@@ -81,7 +81,12 @@ NOTHING, STEPS, STEPS_AND_STATES = range(3)  # what a run keeps besides its save
 
 def covers(solver: Any) -> bool:
     """Whether the kernel makes a solver's steps: those of Runge-Kutta pairs that end in a slope and interpolate."""
+    kind = type(solver)
     if not isinstance(solver, EmbeddedRungeKutta) or solver.error_order is None:
+        return False
+    if any(
+        getattr(kind, name) is not getattr(EmbeddedRungeKutta, name) for name in ("slopes", "attempt", "interpolate")
+    ):
         return False
     return solver.tableau.ends_in_slope and solver.tableau.dense is not None and len(solver.tableau.b) <= STAGES
 
@@ -199,7 +204,7 @@ def _strides(drive: Tensor) -> list[int]:
 
 
 def _run(plan: Plan, given: Inputs) -> AdaptiveRun:
-    line, steps, solver, method = plan.line, plan.steps, plan.solver, _method(plan.solver.tableau)
+    line, steps, solver, method = plan.line, plan.steps, plan.solver, _method(plan.solver)
     run = AdaptiveRun(given.x0.dtype == torch.float32, *given.x0.shape, plan.threads)
     run.x0, run.drive, run.W, run.tau, run.gain, run.theta = map(address, given)
     run.pre, run.post = CODES[plan.pre], CODES[plan.post]
@@ -224,7 +229,8 @@ class _Method(NamedTuple):
 
 
 @cache
-def _method(tableau: Tableau) -> _Method:
+def _method(solver: EmbeddedRungeKutta) -> _Method:
+    tableau = solver.tableau
     assert tableau.b_error is not None
     assert tableau.dense is not None
     stages = len(tableau.b)
