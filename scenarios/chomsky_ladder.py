@@ -50,7 +50,6 @@ PASS = 90.0  # % of symbols right, as in the paper
 SHORT, LONG = (5, 10, 15, 20), (30, 40, 60, 80, 100)
 SLOTS, MORE_SLOTS = 32, 128  # of a memory in training and in tests
 WIDTH = 8  # numbers in a cell, as in the paper
-SHARP = 15.0  # logit of slot 0: all but 1e-5 of a head's weight is there at first
 RUNGS = (ParityCheck, ReverseString, DuplicateString)
 PUBLISHED = {  # % of symbols right at 41 to 500
     "ParityCheck": {"RNN": 100.0, "LSTM": 100.0, "StackRNN": 100.0, "TapeRNN": 100.0},
@@ -221,9 +220,7 @@ def tape(task: Task, units: int, draw: Generator) -> TapeRNN:
 def machine(task: Task, units: int, draw: Generator) -> NTM:
     """One head that writes and one that reads; both begin at slot 0."""
     controller = Elman(units, task.n_in + WIDTH, generator=draw)
-    net = NTM(controller, task.n_out, slots=SLOTS, width=WIDTH, learn_weights=False, generator=draw)
-    net.w_0.zero_()[:, 0] = SHARP
-    return net
+    return NTM(controller, task.n_out, slots=SLOTS, width=WIDTH, start_slot=0, learn_weights=False, generator=draw)
 
 
 NETWORKS: dict[str, Callable[[Task, int, Generator], Model]] = {
@@ -249,8 +246,6 @@ def grown(model: StackRNN | TapeRNN | NTM, **size: int) -> Model:
     other = type(model).from_config(model.config | size)
     kept = {name: value for name, value in model.state_dict().items() if name not in ("w_0", "memory_0")}
     other.load_state_dict(kept, strict=False)
-    if isinstance(other, NTM):
-        other.w_0.zero_()[:, 0] = SHARP
     return other.to(model.W_heads.dtype)
 
 

@@ -523,7 +523,6 @@ CASES = (
     Case("relaxed, tau/4, prompt", RELAXED, 4, True, TARGET),
 )
 LONGEST = 6  # vectors
-SHARP = 15.0  # logit of slot 0, where heads begin
 
 
 class Trained(NamedTuple):
@@ -569,9 +568,16 @@ def pupil(case: Case, task: Copy, units: int, seed: int) -> NTM:
     """A machine of ten slots of six numbers; both heads begin at slot 0."""
     draw = Generator().manual_seed(seed)
     controller = feed_forward(units, task.n_in + 6, tau=case.tau, generator=draw)
-    model = NTM(controller, task.n_out, slots=10, width=6, learn_weights=False, generator=draw, **case.kind._asdict())
-    model.w_0.zero_()[:, 0] = SHARP
-    return model
+    return NTM(
+        controller,
+        task.n_out,
+        slots=10,
+        width=6,
+        start_slot=0,
+        learn_weights=False,
+        generator=draw,
+        **case.kind._asdict(),
+    )
 
 
 @torch.no_grad()

@@ -299,6 +299,18 @@ def test_slots_that_begin_alike_stay_alike_for_ever_and_w_0_is_what_tells_them_a
     assert grad.abs().max() < 1e-14  # and no gradient leads out
 
 
+def test_heads_that_start_at_a_slot_are_there_but_for_a_millionth():
+    start = machine(start_slot=2, learn_weights=False).initial_state(3)
+    for weights in (start.write_weights, start.read_weights):
+        assert torch.equal(weights.argmax(-1), torch.full(weights.shape[:-1], 2))
+        others = weights.sum(-1) - weights[..., 2]
+        assert torch.allclose(weights.sum(-1), torch.ones_like(others))
+        assert (others < 1e-6 * N).all()
+    drawn, same = machine(), machine(start_slot=2)
+    assert torch.equal(drawn.W_heads, same.W_heads)
+    assert same.w_0.requires_grad
+
+
 def test_turning_the_ring_turns_the_state():
     model = machine()
     x0 = model.initial_state(2)._replace(memory=torch.randn(2, N, W, generator=seeded(3)))
@@ -362,6 +374,8 @@ def test_wrong_arguments_are_named():
         NTM(net, slots=4, width=2, shifts=2)
     with pytest.raises(ValueError, match="slots must be at least 1"):
         NTM(net, slots=0, width=2)
+    with pytest.raises(ValueError, match="start_slot=4 is none of 4 slots: at least 0, at most 3"):
+        NTM(net, slots=4, width=2, start_slot=4)
     for tau in (torch.ones(2), NTMState((), 1.0, 1.0, 1.0, 1.0), (1.0, 2.0)):
         with pytest.raises(ValueError, match="tau of the memory is one number, or NTMState"):
             NTM(net, slots=4, width=2, clocked=False, tau=tau)

@@ -24,6 +24,7 @@ from ctrnn.models.memory.addressing import (
 )
 
 CONSTANT = 1e-6  # what every slot begins with, after Collier & Beel
+SHARP = 15.0  # logit of the slot where heads start, the others' being 0: they have a weight of 3e-7 each
 
 
 class NTMState(NamedTuple):
@@ -90,7 +91,9 @@ class NTM(Controlled):
         reads, writes: heads.
         shifts: how far a head moves in a step at most, either way.
         read_first: read before writing.
-        learn_weights: learn where the heads are at first; else they stay where they were drawn.
+        start_slot: where all heads are at first, but for 3e-7 of the weight on each other slot; None: spread as drawn.
+            A sharp start trains sooner: `scenarios/ntm_copy` begins so.
+        learn_weights: learn where the heads are at first; else they stay there.
         learn_memory: learn what the memory holds at first; else it is 1e-6 everywhere, with which Collier & Beel (2018,
             ICANN, arXiv:1807.08518) found training twice as fast.
         clocked: whether memory and heads tick, or flow.
@@ -100,7 +103,7 @@ class NTM(Controlled):
             controller is ().
         learn_tau: learn it, if they are relaxed; the controller's is learned if it was built so.
         generator: where the weights are drawn from, uniformly within 1 / sqrt(units that send), and the logits w_0 of
-            the heads' first weights, which are normal; torch's global one if None.
+            the heads' first weights, which are normal without a `start_slot`; torch's global one if None.
 
     The update commutes with turning the ring of slots. Where all slots begin alike and all first weights are equal they
     stay so for ever, and the memory is one slot: it is w_0 that tells the slots apart.
@@ -127,6 +130,7 @@ class NTM(Controlled):
         writes: int = 1,
         shifts: int = 1,
         read_first: bool = False,
+        start_slot: int | None = None,
         learn_weights: bool = True,
         learn_memory: bool = False,
         clocked: bool = True,
@@ -153,13 +157,19 @@ class NTM(Controlled):
             raise ValueError(
                 f"shifts={shifts} either way reach past a ring of {slots} slots: at most {(slots - 1) // 2}."
             )
-        self.shifts, self.read_first = shifts, read_first
+        if start_slot is not None and not 0 <= start_slot < slots:
+            raise ValueError(f"start_slot={start_slot} is none of {slots} slots: at least 0, at most {slots - 1}.")
+        self.shifts, self.read_first, self.start_slot = shifts, read_first, start_slot
         self.learn_weights, self.learn_memory = learn_weights, learn_memory
         heads = reads + writes
         # In the order of the rows; what is squashed alike stands together.
         self._rows = [heads * width, writes * width, 2 * heads, heads + writes * width, heads * (2 * shifts + 1)]
         self._add_weights(sum(self._rows), generator)
-        self._begin("w_0", torch.randn(heads, slots, generator=generator), learn_weights)
+        if start_slot is None:
+            logits = torch.randn(heads, slots, generator=generator)
+        else:
+            logits = torch.zeros(heads, slots).index_fill(1, torch.tensor(start_slot), SHARP)
+        self._begin("w_0", logits, learn_weights)
         words = 0.05 * torch.randn(slots, width, generator=generator) if learn_memory else torch.tensor(CONSTANT)
         self._begin("memory_0", words.expand(slots, width).clone(), learn_memory)
 
@@ -221,7 +231,7 @@ class NTM(Controlled):
 
     @property
     def config(self) -> dict[str, Any]:
-        own = ("shifts", "read_first", "learn_weights", "learn_memory")
+        own = ("shifts", "read_first", "start_slot", "learn_weights", "learn_memory")
         return super().config | {name: getattr(self, name) for name in own}
 
     @classmethod
