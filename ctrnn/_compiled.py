@@ -18,6 +18,7 @@ from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 from ctrnn.native.abi import DTYPES
 from ctrnn.native.gated import gated
 from ctrnn.native.library import library
+from ctrnn.native.lstm import lstm
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
@@ -35,6 +36,7 @@ class Layer(NamedTuple):
 
     step: Step
     network: RateNetwork | GatedNetwork
+    like: State  # a state of its own
 
 
 def compiled(
@@ -51,7 +53,7 @@ def compiled(
     layers = layers_of(step.model, step.solver, x)
     if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
         return None
-    tensors = [value for layer in layers for value in layer.network if isinstance(value, Tensor)]
+    tensors = [value for layer in layers for value in tree.leaves(layer.network) if isinstance(value, Tensor)]
     if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])):
         return None
     if progress is None:
@@ -71,18 +73,17 @@ def _covered(solver: Solver, grid: Grid) -> bool:
     return known and grid.steps > 0 and grid.regular
 
 
-def layers_of(model: Model, solver: Solver, x: State) -> list[Layer] | None:
+def layers_of(model: Model, solver: Solver, x: Any) -> list[Layer] | None:
     """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
     network = network_of(model, x)
-    if not isinstance(network, Layers):
-        return None if network is None else [Layer(Step(model, solver), network)]
-    if type(solver) not in LERPS:
-        return None  # within a stage a layer reads what the layer below does in that stage
-    states = tree.leaves(x)
-    if len(states) != len(network.each):
+    if isinstance(network, Layers):
+        if type(solver) not in LERPS:
+            return None  # within a stage a layer reads what the layer below does in that stage
+        found = [layers_of(layer, solver, part) for layer, part in zip(network.each, x.layers, strict=True)]
+        return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
+    if network is None or (isinstance(x, tuple) and type(solver) not in LERPS):
         return None
-    found = [layers_of(layer, solver, state) for layer, state in zip(network.each, states, strict=True)]
-    return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
+    return [Layer(Step(model, solver), network, x)]
 
 
 def network_of(model: Model, x: State) -> RateNetwork | GatedNetwork | Layers | None:
@@ -94,11 +95,10 @@ def network_of(model: Model, x: State) -> RateNetwork | GatedNetwork | Layers | 
 
 
 def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
-    return (
-        isinstance(x, Tensor)
-        and x.device.type == network.W_rec.device.type == "cpu"
-        and x.dtype in DTYPES
-        and x.dtype == network.W_rec.dtype == network.tau.dtype
+    pair = isinstance(network, GatedNetwork) and network.kind == "lstm"
+    tensors = [*tree.leaves(x), network.W_rec, *tree.leaves(network.tau)]
+    return isinstance(x, tuple) == pair and all(
+        value.device.type == "cpu" and value.dtype in DTYPES and value.dtype == network.W_rec.dtype for value in tensors
     )
 
 
@@ -106,19 +106,22 @@ def _through(
     layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
 ) -> tuple[State, State]:
     """Layer after layer through the whole grid: a lerp reads what the layer below is after the same step."""
-    ends, saves = [], []
+    ends, saves, states = list[Tensor](), list[Tensor](), iter(tree.leaves(x))
     _, slot = grid.slots()
     every, inside = _every_step(grid), grid
-    for layer, start in zip(layers, tree.leaves(x), strict=True):
+    for layer in layers:
+        start = tree.map(lambda _: next(states), layer.like)
         if layer is layers[-1]:
             end, kept = _run(layer, inside, start, coefficients, kicks)
         else:
             end, xs = _run(layer, inside._replace(saved=every.saved), start, coefficients, kicks)
-            kept = xs if slot is None else xs[slot >= 0]
+            kept = xs if slot is None else tree.map(lambda part: part[slot >= 0], xs)
             assert isinstance(layer.step.model, Relaxation)
             coefficients, inside = (layer.step.model.readout(xs),), every._replace(saved=grid.saved)
-        ends.append(end)
-        saves.append(torch.cat([start[None], kept]) if grid.initial else kept)
+        ends += tree.leaves(end)
+        if grid.initial:
+            kept = tree.map(lambda first, rest: torch.cat([first[None], rest]), start, kept)
+        saves += tree.leaves(kept)
     return tree.unflatten(x, ends), tree.unflatten(x, saves)
 
 
@@ -132,20 +135,27 @@ def _every_step(grid: Grid) -> Grid:
 
 
 def _run(
-    layer: Layer, grid: Grid, x: Tensor, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
-) -> tuple[Tensor, Tensor]:
+    layer: Layer, grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
+) -> tuple[State, State]:
     """One network along the grid: the state at its end, and what it is at the ends of steps that the grid saves."""
     lengths, kind = grid.lengths()
     first, interval = grid.intervals() if coefficients else (0, None)
     last = first + (grid.steps if interval is None else int(interval[-1]) + 1)
     schedule = _schedule(layer.step.solver, grid, kind, interval, held=len(coefficients) < 2)
-    rows = x.reshape(-1, x.shape[-1])
-    pushed = None if kicks is None else _pushed(layer.step, lengths, kind, islice(kicks, grid.steps), rows)
-    rates = torch.stack([_rate(layer.step, dt, rows) for dt in lengths])
-    drive = projected(layer.network, [c[first:last] for c in coefficients], len(rows))
-    run: Any = rate if isinstance(layer.network, RateNetwork) else gated
-    xs, end = run(layer.network, schedule, rows, drive, rates, pushed)
-    return end.reshape(x.shape), xs.reshape(-1, *x.shape)
+    parts = [leaf.reshape(-1, leaf.shape[-1]) for leaf in tree.leaves(x)]
+    pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
+    rates = _rates(layer, lengths, parts)
+    drive = projected(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
+    if len(parts) > 1:
+        assert isinstance(layer.network, GatedNetwork)
+        saves, ends = lstm(layer.network, schedule, parts, drive, rates, pushed)
+    else:
+        run: Any = rate if isinstance(layer.network, RateNetwork) else gated
+        xs, end = run(layer.network, schedule, parts[0], drive, rates[0], None if pushed is None else pushed[0])
+        saves, ends = (xs,), (end,)
+    shapes = [leaf.shape for leaf in tree.leaves(x)]
+    end = tree.unflatten(x, [end.reshape(shape) for end, shape in zip(ends, shapes, strict=True)])
+    return end, tree.unflatten(x, [xs.reshape(-1, *shape) for xs, shape in zip(saves, shapes, strict=True)])
 
 
 def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor | None, held: bool) -> Schedule:
@@ -165,24 +175,34 @@ def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor 
     return Schedule(*bare)
 
 
-def _rate(step: Step, dt: float, rows: Tensor) -> Tensor:
-    """Alpha of a lerp, or dt / tau, for each unit."""
-    solver = Euler() if isinstance(step.solver, RungeKutta) else step.solver
-    return torch.as_tensor(solver.prepare(step.model, dt), dtype=rows.dtype).expand(rows.shape[-1])
+def _rates(layer: Layer, lengths: list[Any], parts: list[Tensor]) -> list[Tensor]:
+    """Alpha of a lerp, or dt / tau, of each part of the state (kind, unit)."""
+    solver = Euler() if isinstance(layer.step.solver, RungeKutta) else layer.step.solver
+    each = [tree.leaves(tree.spread(solver.prepare(layer.step.model, dt), layer.like)) for dt in lengths]
+    return [
+        torch.stack([torch.as_tensor(value, dtype=part.dtype).expand(part.shape[-1]) for value in values])
+        for part, values in zip(parts, zip(*each, strict=True), strict=True)
+    ]
 
 
-def _pushed(step: Step, lengths: list[Any], kind: Tensor | None, kicks: Iterator[Any], rows: Tensor) -> Tensor:
-    """What the noise adds after each step (step, row, unit)."""
-    xi = torch.stack([kick.reshape(rows.shape) for kick in kicks])
-    scales = [step.solver.diffusion(step.solver.prepare(step.model, dt)) for dt in lengths]
-    if kind is None:
-        return xi * scales[0]
-    return xi * torch.stack([torch.as_tensor(scale, dtype=rows.dtype).expand_as(rows) for scale in scales])[kind]
+def _pushed(
+    layer: Layer, lengths: list[Any], kind: Tensor | None, kicks: list[State], parts: list[Tensor]
+) -> list[Tensor]:
+    """What the noise adds after each step to each part of the state (step, row, unit)."""
+    solver, model = layer.step.solver, layer.step.model
+    each = [tree.leaves(tree.spread(solver.diffusion(solver.prepare(model, dt)), layer.like)) for dt in lengths]
+    pushed = []
+    for part, scales, *xi in zip(parts, zip(*each, strict=True), *map(tree.leaves, kicks), strict=True):
+        scale = torch.stack([torch.as_tensor(value, dtype=part.dtype).expand_as(part) for value in scales])
+        pushed.append(torch.stack(xi).reshape(-1, *part.shape) * (scale[0] if kind is None else scale[kind]))
+    return pushed
 
 
 def projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
     """W_in u + b (coefficient, interval, row, unit); one row where all samples share a drive."""
     b = network.b if isinstance(network, RateNetwork) else network.b_in
+    if isinstance(network, GatedNetwork) and network.kind == "lstm" and b is not None and network.b_rec is not None:
+        b = b + network.b_rec
     if not coefficients:
         coefficients = [
             network.W_rec.new_zeros(1, 1, (network.W_rec if network.W_in is None else network.W_in).shape[1])

@@ -37,6 +37,6 @@ class GatedNetwork(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """Relaxations whose states are the parts of a state, each fed with the readout of the one before after its step."""
+    """Relaxations whose states are the `layers` of a state, each fed with the readout of the one before it."""
 
     each: tuple[Any, ...]

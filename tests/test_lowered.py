@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
-from ctrnn.models import CTRNN, GRU, MTRNN, BeerCTRNN, EchoState, Elman, Hopfield, RateRNN, Stack
+from ctrnn.models import CTRNN, GRU, LSTM, MTRNN, BeerCTRNN, EchoState, Elman, Hopfield, RateRNN, Stack
 from ctrnn.models.activations import NAMES, lowered, softmax
 from tests.laws import point, relaxation_classes
 
@@ -17,7 +17,8 @@ def target(network, x, u):
     if isinstance(network, GatedNetwork):
         weights = {"weight_ih": network.W_in, "weight_hh": network.W_rec}
         biases = {"bias_ih": network.b_in, "bias_hh": network.b_rec}
-        return torch.func.functional_call(torch.nn.GRUCell(u.shape[-1], x.shape[-1]), weights | biases, (u, x))
+        cell = {"gru": torch.nn.GRUCell, "lstm": torch.nn.LSTMCell}[network.kind]
+        return torch.func.functional_call(cell(u.shape[-1], network.W_rec.shape[-1]), weights | biases, (u, x))
     z = x if network.gain is None else network.gain * x
     z = z if network.theta is None else z + network.theta
     into = u if network.W_in is None else F.linear(u, network.W_in)
@@ -29,12 +30,12 @@ def target(network, x, u):
 def test_the_lowered_network_is_the_target(kind):
     model = kind.example()
     t, x, u = point(model, 5)
-    torch.testing.assert_close(target(model.lowered(), x, u), model.target(t, x, u), rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(target(model.lowered(), x, u), model.target(t, x, u, 1), rtol=1e-12, atol=1e-13)
     torch.testing.assert_close(model.lowered().tau, model.tau, rtol=0, atol=0)
 
 
-def test_all_rate_networks_and_the_gru_are_lowered():
-    assert {CTRNN, RateRNN, BeerCTRNN, MTRNN, Elman, Hopfield, GRU} <= set(LOWERED)
+def test_all_rate_networks_and_torchs_gated_ones_are_lowered():
+    assert {CTRNN, RateRNN, BeerCTRNN, MTRNN, Elman, Hopfield, GRU, LSTM} <= set(LOWERED)
     assert EchoState(3, 2, 1).lowered() is not None
     assert EchoState(3, 2, 1, feedback_scale=0.5).lowered() is None
 

@@ -316,6 +316,9 @@ class LSTM(TorchCell):
         assert isinstance(seen, Tensor)
         return LSTMState(torch.sigmoid(o) * torch.tanh(seen), c)
 
+    def lowered(self) -> GatedNetwork:
+        return GatedNetwork(self.W_rec, self.W_in, self.b_rec, self.b_in, self.tau, "lstm")
+
     def activity(self, x: LSTMState) -> Vector:
         return x.h
 

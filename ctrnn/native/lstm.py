@@ -4,6 +4,7 @@ A run is a pair of autograd Functions, since a backward pass that is not itself 
 torch's own kernel keeps c of no step but the last, and its derivatives are neither twice differentiable nor vectorised.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
@@ -45,10 +46,10 @@ class Plan:
 def lstm(
     network: GatedNetwork,
     schedule: Schedule,
-    state: tuple[Float[Tensor, "row unit"], ...],
+    state: Sequence[Float[Tensor, "row unit"]],
     drive: Float[Tensor, "coefficient #interval #row gates"],
-    rates: tuple[Float[Tensor, "kind unit"], ...],
-    kicks: tuple[Float[Tensor, "step row unit"], ...] | None,
+    rates: Sequence[Float[Tensor, "kind unit"]],
+    kicks: Sequence[Float[Tensor, "step row unit"]] | None,
 ) -> tuple[tuple[Float[Tensor, "slot row unit"], ...], tuple[Float[Tensor, "row unit"], ...]]:
     """The states (h, c) that the schedule keeps, and the one at the end.
 
