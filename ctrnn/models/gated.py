@@ -102,8 +102,7 @@ class TorchCell(Cell, TorchTwin):
         ).to(weight)
         with torch.no_grad():
             for parameter, given in cell._pairs(module, suffix):
-                parameter.copy_(given)
-                parameter.requires_grad_(given.requires_grad)
+                parameter.copy_(given).requires_grad_(given.requires_grad)
         return cell
 
     def copy_weights(self, module: nn.Module, suffix: str) -> None:
