@@ -28,6 +28,7 @@ from ctrnn import _tree as tree
 from ctrnn.adjoints import _chunks
 from ctrnn.dynamics import Relaxation
 from ctrnn.models import CTRNN, NTM, Elman
+from ctrnn.native.library import library
 from tests.laws import model_classes, point
 
 # torch's own: Dynamo instantiates things of torch.jit that are deprecated.
@@ -223,6 +224,7 @@ def test_a_chunk_is_a_number_of_steps(chunk):
         Backprop(compile=True, chunk=chunk)
 
 
+@pytest.mark.skipif(library() is None, reason="the kernels were not compiled")
 def test_what_a_kernel_covers_is_not_compiled(graphs):
     model = CTRNN(3, 2, generator=torch.Generator().manual_seed(0))
     integrate(model, US, dt=0.1, adjoint=THREES)

@@ -11,10 +11,10 @@ from torch import Tensor
 from torch.func import debug_unwrap
 
 from ctrnn import _tree as tree
-from ctrnn._columns import flags, values
+from ctrnn._columns import values
 from ctrnn._compiled import compiled
 from ctrnn._derivative import has_direction
-from ctrnn._march import after_start, deviates, kicked, march
+from ctrnn._march import after_start, apart, deviates, kicked, march, together
 from ctrnn._model_files import class_name
 from ctrnn._types import State
 from ctrnn.adjoints.base import Problem
@@ -61,20 +61,20 @@ def in_chunks(problem: Problem, length: int) -> tuple[State, State]:
         if part.steps < length or len(kinds) > 1:
             rest = None if noise is None else noise._replace(offset=noise.offset + start)
             x, xs = march(step, part, x, source, rest)
+            saved += apart(xs, part.sizes(), rows=False)
         else:
             if kick is not None:
                 data = data._replace(kicks=tree.map(lambda *each: torch.stack(each), *kick))
-            x, xs = _chunk(step, lengths[kinds[0]], x, data)
-            wanted = flags(part.saved)
-            xs = xs if bool(wanted.all()) else tree.map(lambda leaf, of=wanted: leaf[of.to(leaf.device)], xs)
-        saved.append(xs)
+            states = _chunk(step, lengths[kinds[0]], x, data)
+            x = states[-1]
+            saved += [state for state, items in zip(states, part.saved, strict=True) if items]
         if progress is not None:
             progress(start / grid.steps)
-    return x, after_start(x0, tree.map(lambda *parts: torch.cat(parts), *saved), grid)
+    return x, after_start(x0, together(saved, x, rows=False), grid)
 
 
-def _steps(step: Step, dt: float, x: State, data: Data) -> tuple[State, State]:
-    """The state at the end of a chunk, and the states after each of its steps."""
+def _steps(step: Step, dt: float, x: State, data: Data) -> list[State]:
+    """The states after each step of a chunk."""
     ready = step.solver.prepare(step.model, dt)
     states: list[State] = []
     for k, (t, u) in enumerate(zip(data.t.unbind(0), data.drive(), strict=True)):
@@ -82,11 +82,11 @@ def _steps(step: Step, dt: float, x: State, data: Data) -> tuple[State, State]:
         if data.kicks is not None:
             x = kicked(x, tree.map(lambda leaf, k=k: leaf[k], data.kicks), step.solver.diffusion(ready))
         states.append(x)
-    return x, tree.map(lambda *parts: torch.stack(parts), *states)
+    return states
 
 
 @cache
-def _graph() -> Callable[..., tuple[State, State]]:
+def _graph() -> Callable[..., list[State]]:
     """`_steps` as torch.compile makes it: one function for all runs, so that a model is not compiled in each of them.
 
     Not before its first use, since Dynamo takes longer to import than all the rest. A wrapper in C++, since a chunk is
@@ -96,7 +96,7 @@ def _graph() -> Callable[..., tuple[State, State]]:
     return torch.compile(_steps, options={"cpp_wrapper": True}, **kind)
 
 
-def _chunk(step: Step, dt: float, x: State, data: Data) -> tuple[State, State]:
+def _chunk(step: Step, dt: float, x: State, data: Data) -> list[State]:
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module=r"torch\.")  # about what torch does itself while it compiles
