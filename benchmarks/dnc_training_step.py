@@ -1,51 +1,51 @@
-"""A training step of the DNC beside that of pytorch-dnc 1.1.0: `python benchmarks/dnc_training_step.py`.
+"""A training step of the DNC beside that of pytorch-dnc 1.1.0: `python -m benchmarks.dnc_training_step`.
 
 64 slots of 16 numbers, 4 read heads and 1 write head, an LSTM of 64 units, 16 sequences of 40 steps; float32. Forward
-and backward of mean(y^2) with gradients for all weights, both in one process, in turn. The two are not the same
-network: pytorch-dnc 1.1.0 does not feed what was read back to its controller (its inputs are laid out before the loop),
-squashes keys and words by tanh, and takes softplus for strengths. What they share is compared first, number by number.
+and backward of mean(y^2) with gradients for all weights. The two are not the same network: pytorch-dnc 1.1.0 does not
+feed what was read back to its controller (its inputs are laid out before the loop), squashes keys and words by tanh,
+and takes softplus for strengths. What they share is compared first, number by number. An NTM of the same sizes stands
+beside the same peer, which has none.
+
+The step is a few hundred small operations of torch, and its time goes into calling them: `compile=True` takes CHUNK
+steps for one graph. The first run says how long that takes.
 
 Needs `pip install --no-deps dnc==1.1.0`.
 """
 
-import argparse
-import importlib.metadata
-import json
-import statistics
-import time
-from collections.abc import Callable
+from typing import Any
 
 import torch
-from dnc import DNC as Peer
 from torch import Tensor
 
 import ctrnn
+from benchmarks._side_by_side import Disagreement, Job, Row, apart, lacking, main, peer, side_by_side, times_as_fast
 from ctrnn.models.memory.addressing import allocated
 from ctrnn.models.memory.linkage import followed, linked, preceding, retraced
 
+dnc = peer("dnc")
 SLOTS, WIDTH, READS, UNITS, BATCH, STEPS, CHANNELS = 64, 16, 4, 64, 16, 40, 6
+CHUNK = 4  # steps in a graph: with ten it is faster by a tenth, and takes twice as long to compile
+PEER = "pytorch-dnc"
 
 
-def ours() -> ctrnn.DNC:
-    controller = ctrnn.LSTM(UNITS, CHANNELS + READS * WIDTH)
-    return ctrnn.DNC(controller, CHANNELS, slots=SLOTS, width=WIDTH, reads=READS)
+def networks() -> dict[str, ctrnn.Model]:
+    controller = lambda: ctrnn.LSTM(UNITS, CHANNELS + READS * WIDTH)
+    sizes = {"slots": SLOTS, "width": WIDTH, "reads": READS}
+    return {"DNC": ctrnn.DNC(controller(), CHANNELS, **sizes), "NTM": ctrnn.NTM(controller(), CHANNELS, **sizes)}
 
 
-def peer() -> Peer:
+def theirs() -> torch.nn.Module:
     sizes = {"nr_cells": SLOTS, "cell_size": WIDTH, "read_heads": READS}
-    return Peer(CHANNELS, UNITS, num_layers=1, num_hidden_layers=1, batch_first=False, gpu_id=-1, **sizes)
+    return dnc.DNC(CHANNELS, UNITS, num_layers=1, num_hidden_layers=1, batch_first=False, gpu_id=-1, **sizes)
 
 
-def check(memory: torch.nn.Module) -> float:
-    """The greatest difference between allocation, links, precedence and what is read along the links."""
-    share = lambda *shape: torch.softmax(torch.randn(*shape), -1) * torch.rand(*shape[:-1], 1)
-    usage, write, precedence, read = (
-        torch.rand(BATCH, SLOTS),
-        share(BATCH, 1, SLOTS),
-        share(BATCH, 1, SLOTS),
-        share(BATCH, READS, SLOTS),
-    )
-    link = torch.rand(BATCH, 1, SLOTS, SLOTS) * (1 - torch.eye(SLOTS)) / SLOTS
+def check(memory: torch.nn.Module) -> None:
+    """Allocation, links, precedence and what is read along the links are the same."""
+    draw = torch.Generator().manual_seed(0)
+    rand = lambda *shape: torch.rand(shape, generator=draw)
+    share = lambda *shape: torch.softmax(torch.randn(shape, generator=draw), -1) * rand(*shape[:-1], 1)
+    usage, write, precedence = rand(BATCH, SLOTS), share(BATCH, 1, SLOTS), share(BATCH, 1, SLOTS)
+    read, link = share(BATCH, READS, SLOTS), rand(BATCH, 1, SLOTS, SLOTS) * (1 - torch.eye(SLOTS)) / SLOTS
     forward, backward = memory.directional_weightings(link, read)
     pairs = [
         (allocated(usage), memory.allocate(usage, None)[0][:, 0]),
@@ -54,41 +54,42 @@ def check(memory: torch.nn.Module) -> float:
         (followed(link, read), forward),
         (retraced(link, read), backward),
     ]
-    return max(float((a - b).abs().max()) for a, b in pairs)
+    difference = apart(*zip(*pairs, strict=True))
+    if difference > 1e-5:
+        raise Disagreement(f"what DNC and {PEER} share differs by {difference:.1e}")
 
 
-def training_step(run: Callable[[], Tensor]) -> float:
-    """Milliseconds of a run and its gradient."""
-    begin = time.perf_counter()
-    run().square().mean().backward()
-    return 1e3 * (time.perf_counter() - begin)
+def gradient(net: torch.nn.Module, us: Tensor, adjoint: ctrnn.Backprop = ctrnn.Backprop()) -> Job:  # noqa: B008
+    weights = [p for p in net.parameters() if p.requires_grad]
+
+    def ours() -> Any:
+        return torch.autograd.grad(ctrnn.integrate(net, us, dt=1.0, adjoint=adjoint).ys.square().mean(), weights)
+
+    def there() -> Any:
+        ys = net(us, (None, None, None), reset_experience=True)[0]
+        return torch.autograd.grad(ys.square().mean(), weights, allow_unused=True)
+
+    return ours if isinstance(net, ctrnn.Model) else there
 
 
-def main(repeats: int, threads: int) -> None:
-    torch.set_num_threads(threads)
-    torch.manual_seed(0)
-    us, a, b = torch.rand(STEPS, BATCH, CHANNELS), ours(), peer()
-    runs = {
-        "ctrnn, Iterate": lambda: ctrnn.integrate(a, us, dt=1.0, solver=ctrnn.Iterate()).ys,
-        "ctrnn, Euler": lambda: ctrnn.integrate(a, us, dt=1.0).ys,
-        "pytorch-dnc": lambda: b(us, (None, None, None), reset_experience=True)[0],
-    }
-    difference = check(b.memories[0])
-    times = {name: [] for name in runs}
-    for _ in range(repeats + 3):
-        for name, run in runs.items():
-            times[name].append(training_step(run))
-    median = {name: statistics.median(values[3:]) for name, values in times.items()}
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "dnc")}
-    for name, value in median.items():
-        print(f"{name:16s}{value:8.1f} ms{value / median['pytorch-dnc']:8.2f} of pytorch-dnc")
-    print(f"greatest difference of what both compute: {difference:.1e}")
-    print(json.dumps({"ms": median, "difference": difference, "threads": threads, "versions": versions}))
+def run(*, quick: bool = False) -> Row:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        us = torch.rand(2 if quick else STEPS, BATCH, CHANNELS)
+        jobs = {name: gradient(net, us) for name, net in networks().items()}
+        if not quick:
+            adjoint = ctrnn.Backprop(compile=True, chunk=CHUNK)
+            jobs |= {f"{name}, compiled": gradient(net, us, adjoint) for name, net in networks().items()}
+        if dnc:
+            other = theirs()
+            check(other.memories[0])
+            jobs[PEER] = gradient(other, us)
+    at = {"slots": SLOTS, "width": WIDTH, "reads": READS, "units": UNITS, "B": BATCH, "T": len(us)}
+    done = side_by_side(at, jobs, like={}, turns=1 if quick else 9, seconds=5.0)
+    names = [name for name in jobs if name != PEER] if PEER in jobs else []
+    targets = [times_as_fast(done, PEER, 2.0, name)._replace(work=f"{name}, {done.work}") for name in names]
+    return Row("DNC and NTM, a training step, float32", [done], targets, lacking(**{"dnc": dnc}))
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--repeats", type=int, default=15)
-    parser.add_argument("--threads", type=int, default=1)
-    arguments = parser.parse_args()
-    main(arguments.repeats, arguments.threads)
+    main(run)
