@@ -48,7 +48,8 @@ def compiled(
     progress: Callable[[float], None] | None,
 ) -> tuple[State, State] | None:
     """The state at the end of the grid and those saved, as `march` returns them; None where the plain loop must run."""
-    if library() is None or not _covered(step.solver, grid):
+    whole = grid if grid.live is None else _of_all_rows(grid)
+    if library() is None or whole is None or not _covered(step.solver, whole):
         return None
     layers = layers_of(step.model, step.solver, x)
     if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
@@ -56,6 +57,8 @@ def compiled(
     tensors = [value for layer in layers for value in tree.leaves(layer.network) if isinstance(value, Tensor)]
     if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])):
         return None
+    if grid.live is not None:
+        return _in_rows(layers, grid, whole, x, coefficients) if kicks is None else None
     if progress is None:
         return _through(layers, grid, x, coefficients, kicks)
     saves = []
@@ -71,6 +74,15 @@ def compiled(
 def _covered(solver: Solver, grid: Grid) -> bool:
     known = type(solver) in LERPS or (isinstance(solver, RungeKutta) and type(solver).step in STEPS)
     return known and grid.steps > 0 and grid.regular
+
+
+def _of_all_rows(grid: Grid) -> Grid | None:
+    """The grid as if all rows took all steps, if rows differ in nothing but how many they take."""
+    dense = any(item.theta is not None for items in grid.saved for item in items)
+    if dense or not grid.steps or isinstance(grid.interval[0], Tensor):
+        return None
+    saved = [AT_ITS_END if items else () for items in grid.saved]
+    return grid._replace(live=None, order=None, initial=False, saved=saved)
 
 
 def layers_of(model: Model, solver: Solver, x: Any) -> list[Layer] | None:
@@ -103,7 +115,12 @@ def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
 
 
 def _through(
-    layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
+    layers: list[Layer],
+    grid: Grid,
+    x: State,
+    coefficients: Sequence[Tensor],
+    kicks: Iterator[State] | None,
+    count: Tensor | None = None,
 ) -> tuple[State, State]:
     """Layer after layer through the whole grid: a lerp reads what the layer below is after the same step."""
     ends, saves, states = list[Tensor](), list[Tensor](), iter(tree.leaves(x))
@@ -112,9 +129,9 @@ def _through(
     for layer in layers:
         start = tree.map(lambda _: next(states), layer.like)
         if layer is layers[-1]:
-            end, kept = _run(layer, inside, start, coefficients, kicks)
+            end, kept = _run(layer, inside, start, coefficients, kicks, count)
         else:
-            end, xs = _run(layer, inside._replace(saved=every.saved), start, coefficients, kicks)
+            end, xs = _run(layer, inside._replace(saved=every.saved), start, coefficients, kicks, count)
             kept = xs if slot is None else tree.map(lambda part: part[slot >= 0], xs)
             assert isinstance(layer.step.model, Relaxation)
             coefficients, inside = (layer.step.model.readout(xs),), every._replace(saved=grid.saved)
@@ -123,6 +140,32 @@ def _through(
             kept = tree.map(lambda first, rest: torch.cat([first[None], rest]), start, kept)
         saves += tree.leaves(kept)
     return tree.unflatten(x, ends), tree.unflatten(x, saves)
+
+
+def _in_rows(
+    layers: list[Layer], grid: Grid, whole: Grid, x: State, coefficients: Sequence[Tensor]
+) -> tuple[State, State]:
+    """Rows of which the later ones end earlier, along the steps of the first."""
+    assert grid.live is not None
+    assert grid.order is not None
+    rows, live = grid.live[0], torch.tensor(grid.live)
+    count = (torch.arange(rows) < live[:, None]).sum(0)
+    last = torch.tensor(list(grid.interval))[count - 1]
+    # What lies behind a sample's end may be anything: nothing of it must come near the weights, not even times 0.
+    used = torch.arange(len(coefficients[0]))[:, None] <= last
+    own = [torch.where(used[..., None], c.index_select(1, grid.order[:rows]), 0.0) for c in coefficients]
+    end, xs = _through(layers, whole, tree.map(lambda leaf: leaf[:rows], x), own, None, count)
+    kept = [items for items in zip(grid.saved, grid.live, strict=True) if items[0]]
+    which = [
+        slot * rows + (torch.arange(n) if item.rows is None else item.rows)
+        for slot, (items, n) in enumerate(kept)
+        for item in items
+    ]
+    place = torch.cat(which) if which else torch.arange(0)
+    saves = tree.map(lambda leaf: leaf.flatten(0, 1).index_select(0, place), xs)
+    if grid.initial:
+        saves = tree.map(lambda first, rest: torch.cat([first, rest]), x, saves)
+    return tree.map(lambda leaf: leaf[: grid.live[-1]], end), saves  # type: ignore[index]
 
 
 def _every_step(grid: Grid) -> Grid:
@@ -135,13 +178,19 @@ def _every_step(grid: Grid) -> Grid:
 
 
 def _run(
-    layer: Layer, grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
+    layer: Layer,
+    grid: Grid,
+    x: State,
+    coefficients: Sequence[Tensor],
+    kicks: Iterator[State] | None,
+    count: Tensor | None,
 ) -> tuple[State, State]:
     """One network along the grid: the state at its end, and what it is at the ends of steps that the grid saves."""
     lengths, kind = grid.lengths()
     first, interval = grid.intervals() if coefficients else (0, None)
     last = first + (grid.steps if interval is None else int(interval[-1]) + 1)
-    schedule = _schedule(layer.step.solver, grid, kind, interval, held=len(coefficients) < 2)
+    held = len(coefficients) < 2
+    schedule = _schedule(layer.step.solver, grid, kind, interval, held)._replace(count=count)
     parts = [leaf.reshape(-1, leaf.shape[-1]) for leaf in tree.leaves(x)]
     pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
     rates = _rates(layer, lengths, parts)

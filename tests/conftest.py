@@ -7,6 +7,8 @@ import pytest
 import torch
 from hypothesis import settings
 
+from ctrnn import plain
+
 matplotlib.use("Agg")
 # Two workers share two cores: more threads would only wait for one another, and sums would depend on their number.
 torch.set_num_threads(1)
@@ -22,6 +24,13 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(before)
+
+
+@pytest.fixture
+def on_the_plain_path() -> Iterator[None]:
+    """What holds bit for bit holds for torch's operations in torch's order; compiled kernels agree to rounding."""
+    with plain():
+        yield
 
 
 @pytest.fixture

@@ -60,6 +60,7 @@ def assert_close(a, b, tolerance=1e-12):
     torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 def test_sample_k_produces_state_k_as_in_a_loop_of_cells(generator):
     cell = torch.nn.RNNCell(2, 3)
     us, model = draw(generator, 7, 4, 2), Elman.from_torch(cell)

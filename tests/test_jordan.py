@@ -28,6 +28,7 @@ def elman_network(generator, activation=torch.tanh, **options):
     return net
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 @pytest.mark.parametrize("activation", [torch.tanh, torch.sigmoid, torch.relu])
 @pytest.mark.parametrize("solver", [Iterate(), Euler()])
 def test_with_outputs_that_copy_the_hidden_units_and_no_self_link_it_is_elmans_network(generator, activation, solver):
@@ -37,12 +38,14 @@ def test_with_outputs_that_copy_the_hidden_units_and_no_self_link_it_is_elmans_n
     assert torch.equal(run.xs.s, run.xs.h)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 def test_it_starts_where_elmans_network_starts_when_the_state_units_do(generator):
     elman, us, h = elman_network(generator), draw(generator, 9, 4, 3), draw(generator, 4, 5)
     run = integrate(reduced(elman), us, JordanState(torch.zeros(4, 5), h), dt=1.0)
     assert torch.equal(run.ys, integrate(elman, us, h, dt=1.0).ys)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 @pytest.mark.parametrize("ratio", [1, 2, 7, 100])
 def test_with_state_units_as_fast_as_the_step_it_is_the_leaky_elman_network_bit_for_bit(generator, ratio):
     dt = 1.0 / ratio

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ctrnn import RK4, Adaptive, At, Euler, Fixed, Function, Held, Iterate, Last, integrate
+from ctrnn import RK4, Adaptive, At, Euler, Fixed, Function, Held, Iterate, Last, integrate, plain
 from ctrnn import _tree as tree
 from ctrnn.dynamics import Relaxation
 from ctrnn.models.memory.segments import Segmented
@@ -39,6 +39,8 @@ def test_euler_at_dt_equal_tau_is_the_discrete_network_bit_for_bit(kind, dtype, 
     euler, iterated = (integrate(model, us, x, dt=dt, solver=solver) for solver in (Euler(), Iterate()))
     for a, b in zip(tree.leaves(euler.xs), tree.leaves(iterated.xs), strict=True):
         assert torch.equal(a, b)
+    with plain():
+        euler = integrate(model, us, x, dt=dt)
     t, state = torch.tensor(0.0, dtype=torch.float64), x
     for k, u in enumerate(us):
         state = model.target(t + k * dt, state, u, 1)

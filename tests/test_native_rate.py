@@ -299,3 +299,24 @@ def test_progress_is_told_and_steps_are_the_same(runs):
     assert told == sorted(told)
     assert told[-1] == 1.0
     assert runs
+
+
+@pytest.mark.parametrize("save", [None, Last(), Every(2)], ids=str)
+@pytest.mark.parametrize("solver", [Euler(), RK4()], ids=str)
+def test_samples_of_different_lengths_end_when_they_end_and_their_padding_may_be_anything(solver, save, runs):
+    model, us, x0 = network(), samples(6, 4, 3), samples(4, 7, seed=2)
+    lengths = torch.tensor([3, 6, 1, 4])
+    us[torch.arange(6)[:, None] >= lengths] = torch.nan
+
+    def found():
+        given = us.clone().requires_grad_()
+        drive = Held(given, 0.3, lengths=lengths)
+        trajectory = integrate(model, drive, x0, steps=Fixed(0.1), solver=solver, save=save)
+        weights = samples(*trajectory.ys.shape, seed=9)
+        loss = (weights * trajectory.ys).nan_to_num(0.0).sum()
+        return [trajectory.xs, *torch.autograd.grad(loss, [given, *model.parameters()], allow_unused=True)]
+
+    mine = found()
+    assert runs
+    with ctrnn.plain():
+        torch.testing.assert_close(mine, found(), rtol=1e-11, atol=1e-12, equal_nan=True)
