@@ -66,7 +66,7 @@ class RateBack(ctypes.Structure):
             "keep_of_grad",
             "grad_end",
             "delta",
-            "sent",
+            "grad_W",
             "grad_x0",
             "grad_rates",
             "grad_gain",

@@ -121,8 +121,8 @@ class _Pullback(torch.autograd.Function):
         x0, schedule, (rows, n) = inputs.x0, plan.schedule, inputs.x0.shape
         shape = (max(schedule.stages, 1), schedule.steps, rows, n)
         delta = x0.new_empty(shape)
-        sent = x0.new_empty(shape) if want.W else None
-        each = {"rates": (rows, len(inputs.rates), n), "gain": (rows, n), "theta": (rows, n), "kicks": shape[1:]}
+        each = {"W": (n, n), "rates": (rows, len(inputs.rates), n), "kicks": shape[1:]}
+        each |= dict.fromkeys(("gain", "theta"), (rows, n))
         found = {name: x0.new_empty(size) for name, size in each.items() if getattr(want, name)}
         back, run = RateBack(), _run(plan, schedule, inputs)
         contiguous = [None if g is None else g.contiguous() for g in (grad_xs, grad_end)]
@@ -130,14 +130,14 @@ class _Pullback(torch.autograd.Function):
         back.states, back.targets = map(address, (states, targets))
         back.grad_xs, back.grad_end = map(address, contiguous)
         back.keep_of_grad = address(schedule.keep)
-        back.delta, back.sent, back.grad_x0 = map(address, (delta, sent, grad_x0))
+        back.delta, back.grad_x0 = map(address, (delta, grad_x0))
         for name in each:
             setattr(back, f"grad_{name}", address(found.get(name)))
         call("ctrnn_rate_backward", run, back)
         return (
             grad_x0 if want.x0 else None,
             into_drive(delta, inputs.drive.shape, schedule) if want.drive else None,
-            None if sent is None else delta.reshape(-1, n).T @ sent.reshape(-1, n),
+            found.get("W"),
             *[found[name].sum(0) if name in found else None for name in ("rates", "gain", "theta")],
             found.get("kicks"),
         )

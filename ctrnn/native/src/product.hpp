@@ -4,6 +4,8 @@
 // every element in every shape of tile, so a row of C does not depend on the rows beside it.
 #pragma once
 
+#include <type_traits>
+
 #include "vec.hpp"
 
 namespace ctrnn::CTRNN_ISA {
@@ -59,15 +61,17 @@ inline void add(T* c, int64_t columns, const typename Vec<T>::type (&sum)[VECTOR
     }
 }
 
+// A step to the next row of A goes `lda` further, one to the next column `next`.
 template <class T, int ROWS, int VECTORS>
-inline void tile(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc, int64_t columns) {
+inline void tile(const T* a, int64_t lda, int64_t next, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc,
+                 int64_t columns) {
     using V = Vec<T>;
     typename V::type sum[ROWS][VECTORS] = {};
-    for (int64_t i = 0; i < k; ++i, b += ldb) {
+    for (int64_t i = 0; i < k; ++i, a += next, b += ldb) {
         typename V::type row[VECTORS];
         for (int v = 0; v < VECTORS; ++v) row[v] = V::load(b + v * V::width);
         for (int r = 0; r < ROWS; ++r) {
-            const auto factor = V::broadcast(a[r * lda + i]);
+            const auto factor = V::broadcast(a[r * lda]);
             for (int v = 0; v < VECTORS; ++v) sum[r][v] += factor * row[v];
         }
     }
@@ -97,16 +101,16 @@ inline void single(const T* a, const T* b, int64_t ldb, int64_t k, T* c, int64_t
     for (int64_t i = 0; i < k; i += 2 * size) {
         const int64_t left = k - i - size;
         if (left > 0) pair<T, VECTORS>(a + i, b + i * ldb, ldb, size, left < size ? left : size, c, columns);
-        else tile<T, 1, VECTORS>(a + i, 0, b + i * ldb, ldb, k - i, c, 0, columns);
+        else tile<T, 1, VECTORS>(a + i, 0, 1, b + i * ldb, ldb, k - i, c, 0, columns);
     }
 }
 
 template <class T, int VECTORS, int ROWS>
-inline void tile_of(int64_t rows, const T* a, int64_t lda, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc,
-                    int64_t columns) {
+inline void tile_of(int64_t rows, const T* a, int64_t lda, int64_t next, const T* b, int64_t ldb, int64_t k, T* c,
+                    int64_t ldc, int64_t columns) {
     if constexpr (ROWS > 1)
-        if (rows < ROWS) return tile_of<T, VECTORS, ROWS - 1>(rows, a, lda, b, ldb, k, c, ldc, columns);
-    tile<T, ROWS, VECTORS>(a, lda, b, ldb, k, c, ldc, columns);
+        if (rows < ROWS) return tile_of<T, VECTORS, ROWS - 1>(rows, a, lda, next, b, ldb, k, c, ldc, columns);
+    tile<T, ROWS, VECTORS>(a, lda, next, b, ldb, k, c, ldc, columns);
 }
 
 template <class T, int VECTORS>
@@ -118,20 +122,26 @@ void panel(const T* a, int64_t lda, int64_t rows, const T* b, int64_t ldb, int64
     for (int64_t i = 0; i < k; i += size)
         for (int64_t t = 0; t < tiles; ++t) {
             const int64_t first = t * rows / tiles, last = (t + 1) * rows / tiles;
-            tile_of<T, VECTORS, TILE_ROWS>(last - first, a + first * lda + i, lda, b + i * ldb, ldb,
+            tile_of<T, VECTORS, TILE_ROWS>(last - first, a + first * lda + i, lda, 1, b + i * ldb, ldb,
                                            k - i < size ? k - i : size, c + first * ldc, ldc, columns);
         }
+}
+
+// body(number of vectors, a constant) for a panel of so many columns.
+template <class T, class Body>
+inline void for_width(int64_t columns, Body body) {
+    switch ((columns + Vec<T>::width - 1) / Vec<T>::width) {
+        case 1: return body(std::integral_constant<int, 1>());
+        case 2: return body(std::integral_constant<int, 2>());
+        case 3: return body(std::integral_constant<int, 3>());
+        default: return body(std::integral_constant<int, TILE_VECTORS>());
+    }
 }
 
 template <class T>
 inline void panel(const T* a, int64_t lda, int64_t rows, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc,
                   int64_t columns) {
-    switch ((columns + Vec<T>::width - 1) / Vec<T>::width) {
-        case 1: return panel<T, 1>(a, lda, rows, b, ldb, k, c, ldc, columns);
-        case 2: return panel<T, 2>(a, lda, rows, b, ldb, k, c, ldc, columns);
-        case 3: return panel<T, 3>(a, lda, rows, b, ldb, k, c, ldc, columns);
-        default: return panel<T, 4>(a, lda, rows, b, ldb, k, c, ldc, columns);
-    }
+    for_width<T>(columns, [&](auto vectors) { panel<T, vectors>(a, lda, rows, b, ldb, k, c, ldc, columns); });
 }
 
 // C (rows, n) += A (rows, k) B (k, n), where the rows of B are padded to whole vectors.
@@ -147,6 +157,24 @@ template <class T>
 void accumulate(const T* a, int64_t lda, int64_t rows, const Matrix<T>& b, T* c, int64_t ldc) {
     for (int64_t first = 0; first < b.n; first += PANEL<T>)
         panel<T>(a, lda, rows, b.panel(first), b.panel_width(first), b.k, c + first, ldc, b.columns(first));
+}
+
+// C (n, length) += A^T B, where A and B have `k` rows of whole vectors `ld` apart: the gradient of weights.
+template <class T>
+void accumulate_outer(const T* a, const T* b, int64_t ld, int64_t k, int64_t n, T* c, int64_t length) {
+    for (int64_t first = 0; first < length; first += PANEL<T>) {
+        const int64_t columns = length - first < PANEL<T> ? length - first : PANEL<T>;
+        for_width<T>(columns, [&](auto vectors) {
+            for (int64_t i = 0; i < n; i += TILE_ROWS) {
+                const int64_t height = n - i < TILE_ROWS ? n - i : TILE_ROWS;
+                T* to = c + i * length + first;
+                // A large C is far away, and asked for only when the tile is done.
+                for (int64_t row = 0; row < height; ++row)
+                    for (int v = 0; v < vectors; ++v) __builtin_prefetch(to + row * length + v * Vec<T>::width, 1);
+                tile_of<T, vectors, TILE_ROWS>(height, a + i, 1, ld, b + first, ld, k, to, length, columns);
+            }
+        });
+    }
 }
 
 }  // namespace ctrnn::CTRNN_ISA

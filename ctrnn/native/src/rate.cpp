@@ -37,10 +37,9 @@ std::vector<int64_t> order_of_rows(const ctrnn_rate_run& run, int64_t threads) {
     return order;
 }
 
-// work(block, room) for every block of rows, where room holds `planes` arrays of the block's size.
+// work(block, thread, room) for every block of rows, where room holds `planes` arrays of the block's size.
 template <class T, class Work>
-void blocks(const ctrnn_rate_run& run, const Matrix<T>& W, int64_t planes, Work work) {
-    const int64_t threads = threads_for(run);
+void blocks(const ctrnn_rate_run& run, int64_t threads, const Matrix<T>& W, int64_t planes, Work work) {
     const auto order = order_of_rows(run, threads);
     const int64_t room = planes * std::min(RATE_ROWS, share(run, threads, 1)) * padded<T>(run.n);
     Aligned<T> memory(threads * room);
@@ -49,7 +48,8 @@ void blocks(const ctrnn_rate_run& run, const Matrix<T>& W, int64_t planes, Work 
         const int64_t count = (rows + RATE_ROWS - 1) / RATE_ROWS;
         for (int64_t block = 0; block < count; ++block) {
             const int64_t begin = block * rows / count, end = (block + 1) * rows / count;
-            work(RateBlock<T>{run, W, order.data() + first + begin, end - begin}, memory.data() + thread * room);
+            const RateBlock<T> rows{run, W, order.data() + first + begin, end - begin};
+            work(rows, thread, memory.data() + thread * room);
         }
     });
 }
@@ -60,18 +60,24 @@ template <class T>
 void forward(const ctrnn_rate_run& run) {
     if (is_empty(run)) return;
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
-    blocks<T>(run, W, RateForward<T>::planes(run),
-              [](const RateBlock<T>& block, T* room) { RateForward<T>(block, room)(); });
+    blocks<T>(run, threads_for(run), W, RateForward<T>::planes(run),
+              [](const RateBlock<T>& block, int64_t, T* room) { RateForward<T>(block, room)(); });
 }
 
 template <class T>
 void backward(const ctrnn_rate_run& run, const ctrnn_rate_back& back) {
+    T* grad_W = static_cast<T*>(back.grad_W);
+    if (grad_W) std::fill_n(grad_W, run.n * run.n, T(0));
     if (is_empty(run)) return;
+    const int64_t threads = threads_for(run);
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
     const Matrix<T> W_back(static_cast<const T*>(run.W), run.n, run.n, false);
-    blocks<T>(run, W, RateBackward<T>::planes(run), [&](const RateBlock<T>& block, T* room) {
-        RateBackward<T>(block, back, W_back, room)();
+    std::vector<WeightGradient<T>> parts;
+    for (int64_t thread = 0; grad_W && thread < threads; ++thread) parts.emplace_back(run.n);
+    blocks<T>(run, threads, W, RateBackward<T>::planes(run), [&](const RateBlock<T>& block, int64_t thread, T* room) {
+        RateBackward<T>(block, back, W_back, grad_W ? &parts[thread] : nullptr, room)();
     });
+    for (WeightGradient<T>& part : parts) part.add_to(grad_W);
 }
 
 }  // namespace

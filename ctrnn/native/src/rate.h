@@ -2,8 +2,8 @@
 //
 //     F = post(W pre(gain x + theta) + v(t)),   tau dx/dt = F - x,   v = W_in u + b the projected drive.
 //
-// All arrays but the drive are contiguous, of `dtype` where it says void; 0 stands for an absent one. A row's results do
-// not depend on the rows beside it, nor on the number of threads.
+// All arrays but the drive are contiguous, of `dtype` where it says void; 0 stands for an absent one. The results of a row
+// do not depend on the rows beside it, nor on the number of threads.
 #pragma once
 
 #include <stdint.h>
@@ -42,7 +42,7 @@ struct ctrnn_rate_back {
     const int64_t* keep_of_grad; // its slots, as in `keep`
     const void* grad_end;     // (batch, n) or 0
     void* delta;              // out (stages or 1, steps, batch, n): gradient of the argument of `post`, hence of v
-    void* sent;               // out, of that shape, or 0: pre(gain x + theta); the gradient of W is delta^T sent
+    void* grad_W;             // out (n, n) or 0; to rounding, it depends on the number of threads
     void* grad_x0;            // out (batch, n)
     void* grad_rates;         // out (batch, kinds, n) or 0
     void *grad_gain, *grad_theta; // out (batch, n) or 0

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "rate.hpp"
+#include "weight_gradient.hpp"
 
 namespace ctrnn::CTRNN_ISA {
 
@@ -14,14 +15,17 @@ struct RateBackward : RateBlock<T> {
 
     const ctrnn_rate_back& back;
     const Matrix<T>& W_back;  // [to, from], which a gradient meets as (k, n)
+    WeightGradient<T>* const grad_W;
     const int64_t stages = run.stages > 1 ? run.stages : 1;
     // x is the state before the step, g the gradient of the state after it; each stage has a plane of the other four.
     T *const x, *const g, *const delta, *const arrived, *const at_stage, *const F, *const room, *const slopes;
 
-    RateBackward(const RateBlock<T>& block, const ctrnn_rate_back& back, const Matrix<T>& W_back, T* memory)
+    RateBackward(const RateBlock<T>& block, const ctrnn_rate_back& back, const Matrix<T>& W_back,
+                 WeightGradient<T>* grad_W, T* memory)
         : RateBlock<T>(block),
           back(back),
           W_back(W_back),
+          grad_W(grad_W),
           x(memory),
           g(x + plane),
           delta(g + plane),
@@ -60,7 +64,6 @@ struct RateBackward : RateBlock<T> {
         if (slot(step) >= 0) this->soon(this->at(back.grad_xs, slot(step), row));
         if (back.targets) this->soon(this->at(back.targets, step, row));
         this->soon(this->at(back.delta, step, row));
-        if (back.sent) this->soon(this->at(back.sent, step, row));
     }
 
     void begin() {
@@ -75,10 +78,7 @@ struct RateBackward : RateBlock<T> {
 
     // What a step leaves to the caller for rows that do not take it, and the gradient of its kick.
     void finish(int64_t step, int64_t row, bool alive) {
-        for (int64_t s = 0; !alive && s < stages; ++s) {
-            clear(this->at(back.delta, s * run.steps + step, row), n);
-            if (back.sent) clear(this->at(back.sent, s * run.steps + step, row), n);
-        }
+        for (int64_t s = 0; !alive && s < stages; ++s) clear(this->at(back.delta, s * run.steps + step, row), n);
         if (!back.grad_kicks) return;
         if (alive) this->give(g + row * length, this->at(back.grad_kicks, step, row));
         else clear(this->at(back.grad_kicks, step, row), n);
@@ -146,7 +146,7 @@ struct RateBackward : RateBlock<T> {
     void through_product(int64_t step, int64_t stage, int64_t live, const T* state, const T* sent, T* into) {
         for (int64_t row = 0; row < live; ++row) {
             this->give(delta + row * length, this->at(back.delta, stage * run.steps + step, row));
-            if (back.sent) this->give(sent + row * length, this->at(back.sent, stage * run.steps + step, row));
+            if (grad_W) grad_W->add(delta + row * length, sent + row * length);
         }
         clear(arrived, live * length);
         accumulate(delta, length, live, W_back, arrived, length);
