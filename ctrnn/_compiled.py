@@ -5,7 +5,6 @@ from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.func import debug_unwrap
 
@@ -19,6 +18,7 @@ from ctrnn.native.abi import DTYPES
 from ctrnn.native.gated import gated
 from ctrnn.native.library import library
 from ctrnn.native.lstm import lstm
+from ctrnn.native.project import project
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
@@ -260,7 +260,7 @@ def projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], r
     if network.W_in is None:
         flat[0] = flat[0] if b is None else flat[0] + b
     else:
-        flat = [F.linear(c, network.W_in, None if k else b) for k, c in enumerate(flat)]
+        flat = [project(c, network.W_in, None if k else b) for k, c in enumerate(flat)]
     return flat[0][None] if len(flat) == 1 else torch.stack(flat)
 
 

@@ -243,8 +243,6 @@ def test_a_row_has_the_same_bits_in_any_company_and_on_any_number_of_threads(n, 
     model = network(n, dtype=dtype)
     x0 = samples(13, n, dtype=dtype, seed=2)
     us = samples(6, 13, 3, dtype=dtype)
-    # One projection for all: torch's own products are not independent of the company.
-    model.W_in = nn.Parameter(torch.zeros_like(model.W_in))
 
     def run(rows, threads):
         torch.set_num_threads(threads)

@@ -48,6 +48,17 @@ FIXED_STEPS: list[Any] = [
 ]
 
 
+class ProjectRun(ctypes.Structure):
+    """`ctrnn_project_run`."""
+
+    _fields_: ClassVar = [
+        ("dtype", c_int32),
+        ("threads", c_int32),
+        *[(name, c_int64) for name in ("rows", "k", "n")],
+        *[(name, c_void_p) for name in ("u", "W", "b", "v")],
+    ]
+
+
 class RateRun(ctypes.Structure):
     """`ctrnn_rate_run`."""
 
