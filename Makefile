@@ -29,11 +29,12 @@ sanitize: $(VENV)/.installed-test
 		echo "SKIPPED sanitize: $(CXX) has no runtime of AddressSanitizer and UndefinedBehaviorSanitizer"; exit; \
 	fi; \
 	set -e; \
-	$(BIN)/cmake --fresh -S ctrnn/native/src -B $(SANITIZED) -DCTRNN_SANITIZE=ON -DCMAKE_CXX_COMPILER=$(CXX); \
+	isa=$$($(BIN)/python -c 'import sys, ctrnn.native.library as native; print(native.instruction_set()); sys.exit(native.missing())'); \
+	$(BIN)/cmake --fresh -S ctrnn/native/src -B $(SANITIZED) -DCTRNN_SANITIZE=$$isa -DCMAKE_CXX_COMPILER=$(CXX); \
 	$(BIN)/cmake --build $(SANITIZED) --parallel 2; \
-	runtimes=$$(ldd $(SANITIZED)/libctrnn.so | awk '/lib(asan|stdc\+\+)/ {print $$3}'); \
+	runtimes=$$(ldd $(SANITIZED)/libctrnn.so | awk '/lib(asan|stdc\+\+)/ {printf "%s:", $$3}'); \
 	CTRNN_LIBRARY=$(SANITIZED)/libctrnn.so LD_PRELOAD="$$runtimes" ASAN_OPTIONS=detect_leaks=0 OMP_NUM_THREADS=1 \
-		$(BIN)/python -m pytest -m "not slow" $(filter-out %_build.py,$(wildcard tests/test_native_*.py))
+		$(BIN)/python -m pytest -n 2 -m "not slow" $(filter-out %_build.py,$(wildcard tests/test_native_*.py))
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON): install Python 3.11, or say make PYTHON=/path/to/python" >&2; exit 1; }
