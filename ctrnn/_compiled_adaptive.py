@@ -37,7 +37,8 @@ def compiled(
         return None
     assert isinstance(x, Tensor)
     assert isinstance(step.solver, EmbeddedRungeKutta)
-    drive = projected(network, list(coefficients), len(x))
+    silent = not coefficients and not torch.is_grad_enabled()  # otherwise W_in has a gradient, though it is zero
+    drive = _bias(network) if silent else projected(network, list(coefficients), len(x))
     inputs = (x, drive, *[value for value in network if isinstance(value, Tensor)])
     keep = STEPS if wanted is None else NOTHING
     if wanted is None:
@@ -58,6 +59,12 @@ def _network(step: Step, x: State, coefficients: tuple[Tensor, ...]) -> RateNetw
         return None
     tensors = [value for value in network if isinstance(value, Tensor)]
     return None if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])) else network
+
+
+def _bias(network: RateNetwork) -> Tensor:
+    """The drive of a network without input (power, interval, row, unit)."""
+    b = network.W_rec.new_zeros(len(network.W_rec)) if network.b is None else network.b
+    return b.expand(1, 1, 1, -1)
 
 
 def _numbers(column: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,8 +40,9 @@ def timeline(spans: Sequence[Stretch], ends: Tensor | None, rows: int, device: t
     """The stretches as Tensors, for the search; `ends` (*batch,) says how many intervals each sample has."""
     count = torch.full((rows,), len(spans), device=device)
     if isinstance(spans, Column) and isinstance(spans.rule, Alike):
-        interval = torch.arange(spans.at.start, spans.at.stop, spans.at.step, device=device)
-        moving = fixed = _alike(spans.rule, interval, rows)
+        at = np.arange(spans.at.start, spans.at.stop, spans.at.step)
+        interval, moving = torch.from_numpy(at).to(device), _alike(spans.rule, at, rows, device)
+        fixed = moving
     else:
         interval = torch.tensor([s.interval for s in spans], device=device)
         moving = _moving(spans, rows, device)
@@ -50,14 +52,11 @@ def timeline(spans: Sequence[Stretch], ends: Tensor | None, rows: int, device: t
     return Timeline(fixed.start, fixed.length, count, interval, fixed.begin, fixed.width), moving
 
 
-def _alike(stretch: Alike, interval: Tensor, rows: int) -> Moving:
-    start, width = (
-        stretch.t0 + interval.double()[:, None] * stretch.length,
-        torch.ones_like(interval, dtype=torch.float64),
-    )
-    return Moving(
-        start.expand(-1, rows), width.new_full((1, 1), stretch.length).expand(len(interval), rows), width * 0, width
-    )
+def _alike(stretch: Alike, at: np.ndarray, rows: int, device: torch.device) -> Moving:
+    # In numpy, where an operation on a few numbers costs a tenth of torch's.
+    columns = (stretch.t0 + at * stretch.length, np.full(len(at), stretch.length), np.zeros(len(at)), np.ones(len(at)))
+    start, length, begin, width = (torch.from_numpy(column).to(device) for column in columns)
+    return Moving(start[:, None].expand(-1, rows), length[:, None].expand(-1, rows), begin, width)
 
 
 def _moving(spans: Sequence[Stretch], rows: int, device: torch.device) -> Moving:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Generator, Tensor
@@ -239,9 +240,9 @@ def _adaptive(run: Run, whole: bool) -> Laid:
 
 def _done(run: Run, step: Step, source: Source, wanted: Asked, done: Outcome) -> Laid:
     """A run that a kernel has made: no step is left to take."""
-    grid = Grid((), (), (), (), (), (), torch.arange(len(done.count)), False, ())
+    grid = Grid((), (), (), (), (), (), torch.from_numpy(np.arange(len(done.count))), False, ())
     xs = done.xs.reshape(-1, *run.batch, done.xs.shape[-1])
-    saves = Saves(xs, None if bool(done.reached.all()) else done.reached.reshape(-1, *run.batch))
+    saves = Saves(xs, None if done.reached is None else done.reached.reshape(-1, *run.batch))
     plan = Plan(grid, wanted.ts, None, wanted.mask, wanted.place)
     stats = Stats(done.count, done.rejected, done.evaluations, done.status)
     return Laid(Problem(step, grid, run.x0, source), plan, stats, None, saves)

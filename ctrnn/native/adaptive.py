@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.func import debug_unwrap
 
 from ctrnn.lowered import Nonlinearity, RateNetwork
 from ctrnn.native._adaptive_twin import run_again
@@ -51,7 +52,7 @@ class Outcome(NamedTuple):
     """What a run leaves behind; `Found` in _search.py says what the rows tell of themselves."""
 
     xs: Float[Tensor, "save row unit"]
-    reached: Tensor  # (save, row): otherwise xs holds any finite state
+    reached: Tensor | None  # (save, row): otherwise xs holds any finite state; None: all are
     count: Int[Tensor, "row"]  # type: ignore[assignment]
     rejected: Int[Tensor, "row"]
     evaluations: Int[Tensor, "row"]
@@ -97,10 +98,14 @@ def adaptive(
     """Every row on its own steps; `drive` is W_in u + b."""
     n = x0.shape[-1]
     tau, gain, theta = (None if v is None else v.expand(n) for v in (network.tau, network.gain, network.theta))
-    xs, holder, _, tally, failed_at, *made = _Adaptive.apply(plan, x0, drive, network.W_rec, tau, gain, theta)
-    steps = Steps(*made[:4]) if plan.keep else None
-    count, rejected, evaluations, status = tally.unbind(0)
-    return Outcome(xs, holder >= -1, count, rejected, evaluations, status, failed_at, steps)
+    inputs = Inputs(x0, drive, network.W_rec, tau, gain, theta)  # type: ignore[arg-type]  # tau is never None
+    bare = plan.keep != STEPS_AND_STATES and all(v is None or debug_unwrap(v) is v for v in inputs)
+    run: Any = _Adaptive.forward if bare else _Adaptive.apply  # a Function costs as much as many steps
+    xs, holder, _, count, rejected, evaluations, status, failed_at, *made = run(plan, *inputs)
+    reached = None if not holder.numel() or int(holder.min()) >= -1 else holder >= -1
+    return Outcome(
+        xs, reached, count, rejected, evaluations, status, failed_at, Steps(*made[:4]) if plan.keep else None
+    )
 
 
 class _Adaptive(torch.autograd.Function):
@@ -112,17 +117,17 @@ class _Adaptive(torch.autograd.Function):
         run, x0, (saves, rows) = _run(plan, given), given.x0, plan.wanted.shape
         xs, failed_at = x0.new_empty(saves, *x0.shape), torch.empty(rows, dtype=torch.float64)
         holder, fraction = torch.empty(saves, rows, dtype=torch.long), torch.empty(saves, rows, dtype=torch.float64)
-        tally = torch.empty(4, rows, dtype=torch.long)
+        tally = [torch.empty(rows, dtype=torch.long) for _ in range(4)]
         run.xs, run.holder, run.fraction, run.failed_at = map(address, (xs, holder, fraction, failed_at))
-        run.accepted, run.rejected, run.evaluations, run.status = map(address, tally.unbind(0))
+        run.accepted, run.rejected, run.evaluations, run.status = map(address, tally)
         _searched(plan, run)
         made = _collected(plan, run, x0, tally[0]) if plan.keep else (None,) * 5
-        return xs, holder, fraction, tally, failed_at, *made
+        return xs, holder, fraction, *tally, failed_at, *made
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Maybe, ...]) -> None:
         ctx.plan, *tensors = inputs
-        _, holder, fraction, _, _, *made = output
+        holder, fraction, made = output[1], output[2], output[8:]
         ctx.mark_non_differentiable(*[extra for extra in output[1:] if extra is not None])
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*tensors, holder, fraction, *made)

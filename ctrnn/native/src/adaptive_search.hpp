@@ -123,11 +123,13 @@ class Search {
           slopes_(STAGES * SLOTS, length_) {}
 
     void rows(int64_t first, int64_t last) {
-        const int64_t begun = first, all = last - first;
+        const int64_t all = last - first;
+        const bool reports = run_.report != nullptr && first == 0;
         int64_t active = 0;
         while (active > 0 || first < last) {
             while (active < SLOTS && first < last) active += enter(active, first++);
-            if (run_.report != nullptr && begun == 0 && !reported(active, first, all)) return;
+            if (active == 0) break;
+            if (reports && !reported(active, first, all)) return;
             refresh(active);
             attempt(active);
             for (int64_t slot = active; slot-- > 0;)
