@@ -123,11 +123,11 @@ inline typename Vec<T>::type softplus(typename Vec<T>::type x) {
     return x > V::broadcast(T(20)) ? x : sum;
 }
 
-// Where softplus is y, exp(y) - 1 = exp(x), so its slope exp(x) / (1 + exp(x)) is 1 - exp(-y).
+// Where softplus is y, exp(y) - 1 = exp(x), so its slope exp(x) / (1 + exp(x)) is 1 - exp(-y), up to softplus(20).
 template <class T>
 inline typename Vec<T>::type softplus_slope(typename Vec<T>::type y) {
     using V = Vec<T>;
-    const auto threshold = V::broadcast(T(20));
+    const auto threshold = V::broadcast(T(20.00000000206116));
     const auto slope = -Exponential<T>(-(y > threshold ? threshold : y)).minus_one();
     return y > threshold ? V::broadcast(T(1)) : slope;
 }

@@ -1,7 +1,7 @@
 // C += A B for a small, fixed B that many A meet: the recurrent weights, once for each step.
 //
-// The sum over k goes in chunks of `chunk(k)` numbers, each summed from zero in order and then added to C. That holds for
-// every element in every shape of tile, so a row of C does not depend on the rows beside it.
+// The sum over k goes in chunks of `chunk(k)` numbers, each summed from zero in order and then added to C. That holds
+// for every element in every shape of tile, so a row of C does not depend on the rows beside it.
 #pragma once
 
 #include <type_traits>
@@ -22,8 +22,8 @@ constexpr int64_t chunk(int64_t k) { return (k + 1) / 2 < CHUNK ? (k + 1) / 2 : 
 template <class T>
 constexpr int64_t PANEL = TILE_VECTORS * Vec<T>::width;
 
-// B (k, n) for `accumulate`: panels as wide as a tile, one after another, each with its rows one after another, so that a
-// product reads memory in order. Columns beyond n are zero.
+// B (k, n) for `accumulate`: panels as wide as a tile, one after another, each with its rows one after another, so that
+// a product reads memory in order. Columns beyond n are zero.
 template <class T>
 class Matrix {
 public:
@@ -138,25 +138,15 @@ inline void for_width(int64_t columns, Body body) {
     }
 }
 
-template <class T>
-inline void panel(const T* a, int64_t lda, int64_t rows, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc,
-                  int64_t columns) {
-    for_width<T>(columns, [&](auto vectors) { panel<T, vectors>(a, lda, rows, b, ldb, k, c, ldc, columns); });
-}
-
-// C (rows, n) += A (rows, k) B (k, n), where the rows of B are padded to whole vectors.
-template <class T>
-void accumulate(const T* a, int64_t lda, int64_t rows, const T* b, int64_t ldb, int64_t k, int64_t n, T* c,
-                int64_t ldc) {
-    for (int64_t first = 0; first < n; first += PANEL<T>)
-        panel<T>(a, lda, rows, b + first, ldb, k, c + first, ldc, n - first < PANEL<T> ? n - first : PANEL<T>);
-}
-
 // C (rows, b.n) += A (rows, b.k) B.
 template <class T>
 void accumulate(const T* a, int64_t lda, int64_t rows, const Matrix<T>& b, T* c, int64_t ldc) {
-    for (int64_t first = 0; first < b.n; first += PANEL<T>)
-        panel<T>(a, lda, rows, b.panel(first), b.panel_width(first), b.k, c + first, ldc, b.columns(first));
+    for (int64_t first = 0; first < b.n; first += PANEL<T>) {
+        const int64_t columns = b.columns(first);
+        for_width<T>(columns, [&](auto vectors) {
+            panel<T, vectors>(a, lda, rows, b.panel(first), b.panel_width(first), b.k, c + first, ldc, columns);
+        });
+    }
 }
 
 // C (n, length) += A^T B, where A and B have `k` rows of whole vectors `ld` apart: the gradient of weights.

@@ -2,8 +2,8 @@
 //
 //     F = post(W pre(gain x + theta) + v(t)),   tau dx/dt = F - x,   v = W_in u + b the projected drive.
 //
-// All arrays but the drive are contiguous, of `dtype` where it says void; 0 stands for an absent one. The results of a row
-// do not depend on the rows beside it, nor on the number of threads.
+// All arrays but the drive are contiguous, of `dtype` where it says void; 0 stands for an absent one. What a row yields
+// depends neither on the rows beside it nor on the number of threads.
 #pragma once
 
 #include <stdint.h>

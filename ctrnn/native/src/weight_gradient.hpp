@@ -12,7 +12,12 @@ template <class T>
 class WeightGradient {
 public:
     explicit WeightGradient(int64_t n)
-        : n(n), length(padded<T>(n)), ld(length + Vec<T>::width), sum(n * length), deltas(ROWS * ld), all_sent(ROWS * ld) {}
+        : n(n),
+          length(padded<T>(n)),
+          ld(length + Vec<T>::width),
+          sum(n * length),
+          deltas(ROWS * ld),
+          all_sent(ROWS * ld) {}
 
     // Both are rows of whole vectors.
     void add(const T* delta, const T* sent) {
