@@ -8,7 +8,6 @@
 #include <cmath>
 #include <cstring>
 #include <limits>
-#include <memory>
 
 #include "activations.hpp"
 #include "adaptive.h"
@@ -28,17 +27,13 @@ constexpr int64_t LANES = 64 / sizeof(T);
 template <class T>
 class Block {
    public:
-    Block(int64_t rows, int64_t length)
-        : length_(length), memory_(new char[static_cast<size_t>(rows * length) * sizeof(T) + 64]()) {
-        const auto address = reinterpret_cast<uintptr_t>(memory_.get());
-        first_ = reinterpret_cast<T*>((address + 63) / 64 * 64);
-    }
+    Block(int64_t rows, int64_t length) : length_(length), memory_(rows * length), first_(memory_.data()) {}
 
     T* row(int64_t i) const { return first_ + i * length_; }
 
    private:
     int64_t length_;
-    std::unique_ptr<char[]> memory_;
+    Aligned<T> memory_;
     T* first_;
 };
 

@@ -3,49 +3,9 @@
 #pragma once
 
 #include "adaptive.hpp"
+#include "weight_gradient.hpp"
 
 namespace ctrnn::CTRNN_ISA {
-
-// Sums of outer products of gradients and rates, a matrix product for many of them at a time.
-template <class T>
-class Outer {
-   public:
-    static constexpr int64_t CAPACITY = 4 * STAGES * SLOTS;
-
-    Outer(int64_t n, int64_t length)
-        : n_(n),
-          length_(length),
-          sum_(n, length),
-          gradient_(CAPACITY, length),
-          rate_(CAPACITY, length),
-          transposed_(n, CAPACITY) {}
-
-    // Room for so many pairs beside one another.
-    void reserve(int64_t pairs) {
-        if (used_ + pairs > CAPACITY) flush();
-        first_ = used_;
-        used_ += pairs;
-    }
-    T* gradient(int64_t i) const { return gradient_.row(first_ + i); }
-    T* rate(int64_t i) const { return rate_.row(first_ + i); }
-    const Block<T>& sum() const { return sum_; }
-
-    void flush() {
-        for (int64_t k = 0; k < used_; k++) {
-            const T* from = gradient_.row(k);
-            for (int64_t i = 0; i < n_; i++) transposed_.row(i)[k] = from[i];
-        }
-        if (used_ > 0)
-            accumulate<T>(transposed_.row(0), CAPACITY, n_, Matrix<T>(rate_.row(0), used_, length_, false), sum_.row(0),
-                          length_);
-        used_ = 0;
-    }
-
-   private:
-    const int64_t n_, length_;
-    Block<T> sum_, gradient_, rate_, transposed_;
-    int64_t used_ = 0, first_ = 0;
-};
 
 template <class T>
 class Pullback {
@@ -59,14 +19,16 @@ class Pullback {
           method_(run),
           n_(run.n),
           length_(network.length),
-          outer_(n_, length_),
+          weights_(n_),
           sums_(3, length_),
           lambda_(SLOTS, length_),
           into_(SLOTS, length_),
           states_(STAGES * SLOTS, length_),
           slopes_(STAGES * SLOTS, length_),
           bends_(STAGES * SLOTS, length_),
-          back_(STAGES * SLOTS, length_) {}
+          back_(STAGES * SLOTS, length_),
+          sent_(STAGES * SLOTS, length_),
+          delta_(SLOTS, length_) {}
 
     void rows(int64_t first, int64_t last) {
         int64_t active = 0;
@@ -74,18 +36,16 @@ class Pullback {
             while (active < SLOTS && first < last) active += enter(active, first++);
             if (active == 0) break;
             const int64_t stages = seed(active);
-            outer_.reserve(stages * active);
             forth(active, stages);
             for (int64_t i = stages; i-- > 0;) back(active, i);
             for (int64_t slot = active; slot-- > 0;)
                 if (leave(slot)) move(--active, slot);
         }
-        outer_.flush();
     }
 
     // Add what this thread found to the sums over all rows.
-    void add() const {
-        for (int64_t i = 0; i < n_ && gradient_.W != nullptr; i++) add_row(static_cast<T*>(gradient_.W) + i * n_, outer_.sum().row(i));
+    void add() {
+        if (gradient_.W != nullptr) weights_.add_to(static_cast<T*>(gradient_.W));
         void* const parts[] = {gradient_.tau, gradient_.gain, gradient_.theta};
         for (int64_t i = 0; i < 3; i++)
             if (parts[i] != nullptr) add_row(static_cast<T*>(parts[i]), sums_.row(i));
@@ -165,7 +125,7 @@ class Pullback {
                 network_.drive(who.row, here.interval, place(run_, who.row, here, method_.c[i]), at(slopes_, i, slot));
             }
             T* k = at(slopes_, i, 0);
-            network_.aim(active, at(states_, i, 0), outer_.rate(i * active), k);
+            network_.aim(active, at(states_, i, 0), at(sent_, i, 0), k);
             if (network_.post != IDENTITY) slope_of_value<T>(network_.post, k, at(bends_, i, 0), active * length_);
             network_.relax(active, at(states_, i, 0), k);
         }
@@ -173,7 +133,7 @@ class Pullback {
 
     // From the gradients of stage i's slopes to those of the slopes before it, of `into` and of all that is shared.
     void back(int64_t active, int64_t i) {
-        T *delta = outer_.gradient(i * active), *sent = outer_.rate(i * active);
+        T *delta = delta_.row(0), *sent = at(sent_, i, 0);
         for (int64_t slot = 0; slot < active; slot++) {
             const T *k = at(slopes_, i, slot), *rate = network_.rate(), *bend = at(bends_, i, slot);
             T *from = at(back_, i, slot), *to = delta + slot * length_, *tau = sums_.row(0);
@@ -185,6 +145,7 @@ class Pullback {
                 to[u] = bent ? from[u] * bend[u] : from[u];
             }
             if (gradient_.drive != nullptr) drive(slot, i, to);
+            if (gradient_.W != nullptr) weights_.add(to, at(sent_, i, slot));
         }
         // `bends` of this stage has served; what lies at its place now is the gradient of what was sent.
         T* received = at(bends_, i, 0);
@@ -250,8 +211,8 @@ class Pullback {
     const Network<T>& network_;
     const Method<T> method_;
     const int64_t n_, length_;
-    Outer<T> outer_;
-    Block<T> sums_, lambda_, into_, states_, slopes_, bends_, back_;
+    WeightGradient<T> weights_;
+    Block<T> sums_, lambda_, into_, states_, slopes_, bends_, back_, sent_, delta_;
     Traveller who_[SLOTS];
 };
 

@@ -3,6 +3,7 @@
 // The controller, the first step and the outcomes are those of _search.py, to rounding.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "adaptive.hpp"
