@@ -143,7 +143,7 @@ def _times(kept: Sequence[int], columns: _Steps, save: Save | None, device: torc
     if isinstance(columns.t, Column) and isinstance(kept, range):
         times = values(Column(columns.t.rule, kept), torch.float64)
         if kept[-1] == len(columns.t):
-            times[-1] = columns.t[-1] + columns.dt[-1]
+            times[-1] = columns.t[-1] + float(columns.dt[-1])
         return times.to(device)
     edges = _edges(columns)
     if isinstance(edges[0], Tensor) or isinstance(edges[-1], Tensor):

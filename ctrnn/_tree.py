@@ -50,6 +50,15 @@ def spread(value: Any, like: State) -> Any:
     return value if isinstance(value, tuple) or not isinstance(like, tuple) else map(lambda _: value, like)
 
 
+def add(x: Any, change: Any, scale: Any) -> Any:
+    """x + scale * change, for one scale or one per sample."""
+    if isinstance(x, tuple):
+        return map(lambda leaf, part: add(leaf, part, scale), x, change)
+    if isinstance(scale, Tensor):
+        return torch.addcmul(x, _per_leaf(scale, x), change)
+    return torch.add(x, change, alpha=scale)
+
+
 def blend(x: State, target: State, alpha: Any) -> State:
     """lerp(x, F, alpha), with one alpha or one for each part.
 
@@ -88,8 +97,10 @@ def same_form(x: State, new: Any, what: str) -> None:
 
 def per_leaf(value: Scalar, leaf: Tensor) -> Scalar:
     """A value per sample (*batch, 1) shaped to multiply `leaf` (*batch, *event); a Tensor comes in its dtype."""
-    if not isinstance(value, Tensor):
-        return value
+    return _per_leaf(value, leaf) if isinstance(value, Tensor) else value
+
+
+def _per_leaf(value: Tensor, leaf: Tensor) -> Tensor:
     if value.ndim > 1 and value.shape[-1] == 1:
         value = value.reshape(value.shape[:-1] + (1,) * (leaf.ndim - value.ndim + 1))
     return value if value.dtype == leaf.dtype else value.to(leaf.dtype)

@@ -1,5 +1,6 @@
 """What a solver is: a value that makes one step, and the step itself as a module."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
@@ -12,6 +13,8 @@ from ctrnn.dynamics import Model, Relaxation
 from ctrnn.solvers.clock import swept, ticks
 from ctrnn.steps import Adaptive
 
+Field = Callable[[Tensor, State, Tensor], State]  # dx/dt of t, x, u
+
 
 def value(u: Input, c: Any) -> Any:
     """The drive at the fraction c of the step."""
@@ -21,7 +24,17 @@ def value(u: Input, c: Any) -> Any:
 def advance(x: State, dt: Scalar, slope: State) -> State:
     """x + dt * slope, for one dt or one per sample."""
     tree.same_form(x, slope, "slope")
-    return tree.map(lambda a, k: a + tree.per_leaf(dt, a) * k, x, slope)
+    return tree.add(x, slope, dt)
+
+
+def flow(model: Model) -> Field:
+    """The vector field of a model; a relaxation's tau is read once for all that is asked of it."""
+    if not isinstance(model, Relaxation) or type(model).forward is not Relaxation.forward:
+        return model
+    if model._forward_hooks or model._forward_pre_hooks:
+        return model  # they want to see every call
+    tau = model.tau
+    return lambda t, x, u: model.velocity(t, x, u, tau)
 
 
 @dataclass(frozen=True)

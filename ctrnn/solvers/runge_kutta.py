@@ -1,6 +1,7 @@
 """Explicit Runge-Kutta methods: a tableau that checks itself, and the step that reads it."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from math import fsum
 from typing import Any, ClassVar
 
@@ -9,7 +10,7 @@ from torch import Tensor
 from ctrnn import _tree as tree
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model
-from ctrnn.solvers.base import Attempt, EmbeddedSolver, Solver, advance, value
+from ctrnn.solvers.base import Attempt, EmbeddedSolver, Field, Solver, advance, flow, value
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class Tableau:
     b: tuple[float, ...]
     b_error: tuple[float, ...] | None = None
     dense: tuple[tuple[float, ...], ...] | None = None
+    c: tuple[float, ...] = field(init=False)  # nodes: the fraction of the step at which each stage looks
+    ends_in_slope: bool = field(init=False)  # the last stage is the slope at the step's end, the first of the next
 
     def __post_init__(self) -> None:
         stages = len(self.a)
@@ -36,30 +39,25 @@ class Tableau:
         for i, row in enumerate(self.dense or ()):
             if abs(fsum(row) - self.b[i]) > 1e-11:
                 raise ValueError(f"dense weight {i} is {fsum(row)} at theta = 1, b is {self.b[i]}.")
-
-    @property
-    def c(self) -> tuple[float, ...]:
-        """Nodes: the fraction of the step at which each stage looks."""
-        return tuple(1.0 if abs(fsum(row) - 1.0) < 1e-12 else fsum(row) for row in self.a)
-
-    @property
-    def ends_in_slope(self) -> bool:
-        """The last stage is the slope at the end of the step, which is the first of the next (FSAL)."""
-        return self.a[-1] == self.b[:-1] and self.b[-1] == 0.0
+        nodes = tuple(1.0 if abs(fsum(row) - 1.0) < 1e-12 else fsum(row) for row in self.a)
+        object.__setattr__(self, "c", nodes)
+        object.__setattr__(self, "ends_in_slope", self.a[-1] == self.b[:-1] and self.b[-1] == 0.0)
 
 
-def combine(x: State, dt: Scalar, weights: tuple[float, ...], slopes: list[State]) -> State:
-    """x + dt sum_j weights_j slopes_j."""
-    return advance(x, dt, weighted(weights, slopes))
+def combine(x: State, dt: Scalar, weights: tuple[float, ...], slopes: Sequence[State]) -> State:
+    """x + dt sum_j weights_j slopes_j, leaving out the weights that are zero."""
+    tree.same_form(x, slopes[-1], "slope")
+    first, total = weighted(weights, slopes)
+    return tree.add(x, total, first * dt)
 
 
-def weighted(weights: tuple[Any, ...], slopes: list[State] | tuple[State, ...]) -> State:
-    """sum_j weights_j slopes_j, leaving out the weights that are zero."""
-    used = [(w, k) for w, k in zip(weights, slopes, strict=True) if not (isinstance(w, float) and w == 0.0)]
-    total = tree.map(lambda k: used[0][0] * k, used[0][1])
+def weighted(weights: tuple[float, ...], slopes: Sequence[State]) -> tuple[float, State]:
+    """sum_j weights_j slopes_j as a number times a state: the first weight that is not zero need not be multiplied."""
+    used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
+    first, total = used[0]
     for w, k in used[1:]:
-        total = tree.map(lambda s, leaf, w=w: s.add(leaf, alpha=w), total, k)
-    return total
+        total = tree.add(total, k, w / first)
+    return first, total
 
 
 @dataclass(frozen=True)
@@ -72,38 +70,37 @@ class RungeKutta(Solver):
     def evaluations(self) -> int:
         return len(self.tableau.b) - self.tableau.ends_in_slope
 
+    def prepare(self, model: Model, dt: Scalar) -> Field:
+        del dt
+        return flow(model)
+
     def slopes(
-        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None
+        self, f: Field, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None, count: int
     ) -> list[State]:
-        """k_1 ... k_s."""
-        slopes = [model(t, x, value(u, 0.0)) if first is None else first]
-        for c, row in zip(self.tableau.c[1:], self.tableau.a[1:], strict=True):
-            slopes.append(model(t + c * dt, combine(x, dt, row, slopes), value(u, c)))
+        """k_1 ... k_count."""
+        slopes = [f(t, x, value(u, 0.0)) if first is None else first]
+        c, now = 0.0, t
+        for node, row in zip(self.tableau.c[1:count], self.tableau.a[1:count], strict=True):
+            if node != c:
+                c, now = node, t + node * dt
+            slopes.append(f(now, combine(x, dt, row, slopes), value(u, c)))
         return slopes
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
-        del prepared
-        return combine(x, dt, self.tableau.b, self.slopes(model, t, dt, x, u))
+        count = self.evaluations  # a last stage that is only the next step's first has no weight
+        slopes = self.slopes(model if prepared is None else prepared, t, dt, x, u, None, count)
+        return combine(x, dt, self.tableau.b[:count], slopes)
 
 
 @dataclass(frozen=True)
 class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
     """A Runge-Kutta pair: the second set of weights gives the error."""
 
-    def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
-        del prepared
-        if not self.tableau.ends_in_slope:
-            return combine(x, dt, self.tableau.b, self.slopes(model, t, dt, x, u))
-        slopes = [model(t, x, value(u, 0.0))]
-        for c, row in zip(self.tableau.c[1:-1], self.tableau.a[1:-1], strict=True):
-            slopes.append(model(t + c * dt, combine(x, dt, row, slopes), value(u, c)))
-        return combine(x, dt, self.tableau.a[-1], slopes)
-
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
-        slopes = self.slopes(model, t, dt, x, u, first)
+        slopes = self.slopes(flow(model), t, dt, x, u, first, len(self.tableau.b))
         assert self.tableau.b_error is not None
-        error = weighted(self.tableau.b_error, slopes)
-        error = tree.map(lambda e: tree.per_leaf(dt, e) * e, error)
+        scale, error = weighted(self.tableau.b_error, slopes)
+        error = tree.map(lambda e: tree.per_leaf(scale * dt, e) * e, error)
         last = slopes[-1] if self.tableau.ends_in_slope else None
         return Attempt(combine(x, dt, self.tableau.b, slopes), error, tuple(slopes), last)
 
@@ -131,6 +128,7 @@ def hermite(x0: State, slope0: State, x1: State, slope1: State, dt: Scalar, thet
 
 
 def horner(row: tuple[float, ...], theta: Tensor) -> Tensor:
+    """row_0 theta + row_1 theta^2 + ..."""
     total = theta * 0.0
     for coefficient in reversed(row):
         total = (total + coefficient) * theta
