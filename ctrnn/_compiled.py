@@ -57,15 +57,15 @@ def compiled(
     tensors = [value for layer in layers for value in tree.leaves(layer.network) if isinstance(value, Tensor)]
     if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])):
         return None
-    if grid.live is not None:
-        return _in_rows(layers, grid, whole, x, coefficients) if kicks is None else None
+    if grid.live is not None and kicks is not None:
+        return None
     if progress is None:
-        return _through(layers, grid, x, coefficients, kicks)
+        return _carried(layers, grid, x, coefficients, kicks)
     saves = []
     for k in range(REPORTS):
         part = grid.part(k * grid.steps // REPORTS, (k + 1) * grid.steps // REPORTS)
         if part.steps:
-            x, more = _through(layers, part, x, coefficients, kicks)
+            x, more = _carried(layers, part, x, coefficients, kicks)
             saves.append(more)
             progress((k + 1) / (REPORTS + 1))
     return x, tree.map(lambda *parts: torch.cat(parts), *saves)
@@ -142,12 +142,14 @@ def _through(
     return tree.unflatten(x, ends), tree.unflatten(x, saves)
 
 
-def _in_rows(
-    layers: list[Layer], grid: Grid, whole: Grid, x: State, coefficients: Sequence[Tensor]
+def _carried(
+    layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor], kicks: Iterator[State] | None
 ) -> tuple[State, State]:
-    """Rows of which the later ones end earlier, along the steps of the first."""
-    assert grid.live is not None
-    assert grid.order is not None
+    """A state along the grid; rows of which the later ones end earlier go along the steps of the first."""
+    if grid.live is None or grid.order is None:
+        return _through(layers, grid, x, coefficients, kicks)
+    whole = _of_all_rows(grid)
+    assert whole is not None
     rows, live = grid.live[0], torch.tensor(grid.live)
     count = (torch.arange(rows) < live[:, None]).sum(0)
     last = torch.tensor(list(grid.interval))[count - 1]
@@ -190,7 +192,7 @@ def _run(
     first, interval = grid.intervals() if coefficients else (0, None)
     last = first + (grid.steps if interval is None else int(interval[-1]) + 1)
     held = len(coefficients) < 2
-    schedule = _schedule(layer.step.solver, grid, kind, interval, held)._replace(count=count)
+    schedule = _schedule(layer.step.solver, grid, kind, interval, held, count)
     parts = [leaf.reshape(-1, leaf.shape[-1]) for leaf in tree.leaves(x)]
     pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
     rates = _rates(layer, lengths, parts)
@@ -207,7 +209,9 @@ def _run(
     return end, tree.unflatten(x, [xs.reshape(-1, *shape) for xs, shape in zip(saves, shapes, strict=True)])
 
 
-def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor | None, held: bool) -> Schedule:
+def _schedule(
+    solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor | None, held: bool, ends: Tensor | None
+) -> Schedule:
     tableau = solver.tableau if isinstance(solver, RungeKutta) else None
     if tableau is not None and tableau.ends_in_slope:
         tableau = Tableau(tableau.a[:-1], tableau.a[-1])
@@ -218,7 +222,7 @@ def _schedule(solver: Solver, grid: Grid, kind: Tensor | None, interval: Tensor 
     count, slot = grid.slots()
     keep = None if slot is None else torch.where(slot < 0, slot, slot - int(grid.initial))
     which = None if kind is None else kind.to(torch.int32)
-    schedule = Schedule(grid.steps, tableau, which, interval, begin, width, None, keep, count - grid.initial)
+    schedule = Schedule(grid.steps, tableau, which, interval, begin, width, ends, keep, count - grid.initial)
     # Made inside a transform of torch.func they are its wrappers: kernels cannot read them, the way back outlives them.
     bare: list[Any] = [debug_unwrap(value) if isinstance(value, Tensor) else value for value in schedule]
     return Schedule(*bare)
