@@ -8,7 +8,7 @@ KERNELS := $(wildcard ctrnn/native/src/*.cpp ctrnn/native/src/*.h ctrnn/native/s
 INPUTS := pyproject.toml constraints.txt $(KERNELS)
 SANITIZED := build/sanitized
 
-.PHONY: demo test figures sanitize
+.PHONY: demo test figures sanitize bench
 
 demo: $(VENV)/.installed
 	$(BIN)/ctrnn run flipflop
@@ -22,6 +22,10 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+# On every core, about a quarter of an hour.
+bench: $(VENV)/.installed-bench
+	$(BIN)/python -m benchmarks
 
 # The kernels' own tests on a library that stops at any access out of bounds; every warning of the compiler is an error.
 sanitize: $(VENV)/.installed-test
@@ -54,3 +58,9 @@ $(VENV)/.installed-scenarios: $(INPUTS) | $(BIN)/python
 $(VENV)/.installed-test: $(INPUTS) | $(BIN)/python
 	$(INSTALL) -e '.[test]'
 	touch $(VENV)/.installed $(VENV)/.installed-scenarios $@
+
+# pytorch-dnc asks for a package that nothing in it needs.
+$(VENV)/.installed-bench: $(INPUTS) | $(BIN)/python
+	$(INSTALL) -e '.[bench]'
+	$(INSTALL) --no-deps dnc
+	touch $(VENV)/.installed $@
