@@ -48,6 +48,7 @@ def test_at_dt_equal_tau_it_is_two_torch_modules_with_the_state_passed_on(genera
     assert_close(net(us, words, dt=1.0).ys, expected)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 @pytest.mark.parametrize("torch_cell", [nn.GRUCell, nn.LSTMCell])
 def test_at_dt_equal_tau_it_is_torchs_cells_bit_for_bit(generator, torch_cell):
     first, second = torch_cell(2, 3), torch_cell(4, 3)

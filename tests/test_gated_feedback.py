@@ -31,6 +31,7 @@ class OwnGatesOnly(GatedFeedback):
         return torch.eye(len(self.layers), dtype=sent.dtype)[j].expand(*sent.shape[:-1], -1)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 @every_kind
 @pytest.mark.parametrize("dt", [1.0, 0.25])
 def test_with_only_its_own_gates_open_it_is_the_stack(kind, dt):

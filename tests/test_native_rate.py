@@ -6,7 +6,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import ctrnn
-from ctrnn import At, Backprop, Every, Fixed, Forward, Held, Last, Linear, Recompute, integrate
+from ctrnn import At, Backprop, Every, Fixed, Forward, Held, Last, Linear, Recompute, Truncated, integrate
 from ctrnn.drive import Cubic
 from ctrnn.models import CTRNN, BeerCTRNN, Elman, Hopfield, RateRNN
 from ctrnn.models.activations import NAMES, softmax
@@ -157,7 +157,7 @@ def test_noise_is_the_same_noise(solver, runs):
     assert runs
 
 
-@pytest.mark.parametrize("adjoint", [Backprop(), Recompute(), Recompute(2)], ids=str)
+@pytest.mark.parametrize("adjoint", [Backprop(), Recompute(), Recompute(2), Truncated(30)], ids=str)
 def test_every_reverse_adjoint_uses_kernels(adjoint, runs):
     model = network()
     assert_same(both(model, samples(30, 5, 3), samples(5, 7, seed=2), runs, dt=0.3, adjoint=adjoint))

@@ -67,6 +67,7 @@ def by_hand(model, us, x0, k, dt, solver):
     return tree.map(lambda *leaves: torch.stack(leaves), *saved)
 
 
+@pytest.mark.usefixtures("on_the_plain_path")
 @pytest.mark.parametrize("k", [1, 2, 5, 8, 20])
 @pytest.mark.parametrize(
     ("make", "dt", "solver"),
