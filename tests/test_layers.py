@@ -38,6 +38,8 @@ FIRST_USER_OF_CONTENT = 5
 
 # An import inside a function hides what a file needs: each one here has its reason.
 LATE = {
+    ("solvers", "torchdiffeq"): "it brings scipy's integrators, which take half as long to import as torch",
+    ("adjoints", "torchdiffeq"): "the same",
     ("_files", "torch"): "the command line writes files, and lists scenarios, without torch",
     ("_files", "safetensors.torch"): "it brings torch",
     ("trajectory", "xarray"): "an extra, asked for by to_xarray alone",

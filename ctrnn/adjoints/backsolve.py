@@ -8,7 +8,6 @@ from itertools import accumulate
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -208,6 +207,7 @@ def _solve(
     model: Model, solver: TorchDiffEq, t: Tensor, dt: Any, x: State, u: Input, weights: list[Tensor], ends: list[float]
 ) -> State:
     """The state after a span, over which torchdiffeq's time is the fraction c, so that gradients reach t and dt."""
+    import torchdiffeq
 
     def slope(c: Tensor, flat: Tensor) -> Tensor:
         at = tree.unravel(flat, x, 0)

@@ -4,7 +4,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torchdiffeq
 from torch import Tensor
 
 from ctrnn import _tree as tree
@@ -70,6 +69,8 @@ class TorchDiffEq(Solver):
         return replace(self, rtol=steps.rtol, atol=steps.atol)
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
+        import torchdiffeq
+
         del prepared
 
         # Over the fraction c of the step, so that every sample can have its own time and gradients reach t and dt.
