@@ -134,13 +134,17 @@ def side_by_side(
         for name, job in jobs.items():
             if not spent[name] or sum(spent[name]) + spent[name][-1] < seconds:
                 spent[name].append(_turn(job, first[name] < TURN or bool(spent[name])))
-    return Case(
+    done = Case(
         dict(at),
         {name: 1e3 * statistics.median(times or [first[name]]) for name, times in spent.items()},
         {name: len(times) for name, times in spent.items()},
         first,
         difference,
     )
+    print(
+        f"{done.work}: {', '.join(f'{name} {ms:.3g} ms' for name, ms in done.ms.items())}", file=sys.stderr, flush=True
+    )
+    return done
 
 
 def _turn(job: Job, short: bool) -> float:
