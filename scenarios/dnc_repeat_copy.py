@@ -19,6 +19,7 @@ that a laptop can pay: Adam at a rate of 0.01, and trials of all lengths and num
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import NamedTuple
 
@@ -283,7 +284,7 @@ def _beyond(wrong: Tensor, roomy: Tensor) -> list[Claim]:
 def _mechanism(computers: list[DNC], task: RepeatCopy) -> list[Claim]:
     n = len(computers)
     found = [path(model, task) for model in computers]
-    return [
+    there, along = [
         Claim.at_least(
             f"{FREE}: median over {n} seeds of the share of vectors at whose slot the head reads just before they are "
             f"said, {TRAINED} vectors {TRAINED} times",
@@ -299,6 +300,10 @@ def _mechanism(computers: list[DNC], task: RepeatCopy) -> list[Claim]:
             f"{GRAVES}: what links are for",
             "statistical",
         ),
+    ]
+    return [
+        replace(there, planned="not claimed", reason="it says where the head is when it has not gone astray"),
+        replace(along, planned="vectors 3 and 4 alone", reason="the head goes along links from the first vector on"),
         Claim(
             f"{FREE}: in each network the link from the last vector of a list to the first, when the saying begins",
             "statistical",
@@ -408,7 +413,7 @@ def _inside(fig: SubFigure, model: DNC, task: RepeatCopy) -> None:
 def _links(fig: SubFigure, model: DNC, task: RepeatCopy) -> None:
     link = head_traces(model, drawn(task, TRAINED, TRAINED, 1)).link[:, 0, 0]
     for ax, (k, when) in zip(fig.subplots(2, 1), ((TRAINED, "last vector"), (TRAINED + 1, "number")), strict=True):
-        plots.links(ax, link[k]).set_title(f"links after the {when}")
+        plots.links(ax, link[k]).set_title(f"links, {when}")
 
 
 def _tables(fig: SubFigure, found: dict[str, Found]) -> None:
