@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import islice
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -10,11 +10,11 @@ from torch.func import debug_unwrap
 
 from ctrnn import _tree as tree
 from ctrnn._columns import Column, Interval, Same
-from ctrnn._derivative import forward_mode
+from ctrnn._derivative import forward_mode, moves
+from ctrnn._kernels import LERPS, Layer, layers_of
 from ctrnn._types import State
-from ctrnn.dynamics import Model, Relaxation
-from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
-from ctrnn.native.abi import DTYPES
+from ctrnn.dynamics import Relaxation
+from ctrnn.lowered import GatedNetwork, RateNetwork
 from ctrnn.native.gated import gated
 from ctrnn.native.library import library
 from ctrnn.native.lstm import lstm
@@ -22,21 +22,12 @@ from ctrnn.native.project import project
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
-from ctrnn.solvers.relaxation import Euler, ExponentialEuler, Iterate
+from ctrnn.solvers.relaxation import Euler
 from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, RungeKutta, Tableau
 from ctrnn.steps import AT_ITS_END, Grid
 
 REPORTS = 32  # of a run's progress: a kernel that has begun says nothing until its end
-LERPS = (Iterate, Euler, ExponentialEuler)
-STEPS = (RungeKutta.step, EmbeddedRungeKutta.step)
-
-
-class Layer(NamedTuple):
-    """A network with a kernel, and the step that it takes alone."""
-
-    step: Step
-    network: RateNetwork | GatedNetwork
-    like: State  # a state of its own
+BUDGET = 2**22  # numbers of a projected drive, where nobody asks for them again
 
 
 def compiled(
@@ -54,26 +45,41 @@ def compiled(
     layers = layers_of(step.model, step.solver, x)
     if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
         return None
-    tensors = [value for layer in layers for value in tree.leaves(layer.network) if isinstance(value, Tensor)]
-    if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])):
+    if forward_mode() or (grid.live is not None and kicks is not None):
         return None
-    if grid.live is not None and kicks is not None:
-        return None
-    if progress is None:
+    count = _parts(layers, whole, x, coefficients) if progress is None else min(REPORTS, grid.steps)
+    if count == 1:
         return _carried(layers, grid, x, coefficients, kicks)
     saves = []
-    for k in range(REPORTS):
-        part = grid.part(k * grid.steps // REPORTS, (k + 1) * grid.steps // REPORTS)
-        if part.steps:
-            x, more = _carried(layers, part, x, coefficients, kicks)
-            saves.append(more)
-            progress((k + 1) / (REPORTS + 1))
+    for k in range(count):
+        part = grid.part(k * grid.steps // count, (k + 1) * grid.steps // count)
+        x, more = _carried(layers, part, x, coefficients, kicks)
+        saves.append(more)
+        if progress is not None:
+            progress((k + 1) / (count + 1))
     return x, tree.map(lambda *parts: torch.cat(parts), *saves)
 
 
 def _covered(solver: Solver, grid: Grid) -> bool:
-    known = type(solver) in LERPS or (isinstance(solver, RungeKutta) and type(solver).step in STEPS)
-    return known and grid.steps > 0 and grid.regular
+    return (type(solver) in LERPS or _is_plain(solver)) and grid.steps > 0 and grid.regular
+
+
+def _is_plain(solver: Solver) -> bool:
+    """Whether a solver is what its tableau says, with no method of its own."""
+    if not isinstance(solver, RungeKutta):
+        return False
+    given = [(getattr(type(solver), name), name) for name in ("step", "slopes", "prepare")]
+    return all(own in (getattr(RungeKutta, name), getattr(EmbeddedRungeKutta, name)) for own, name in given)
+
+
+def _parts(layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor]) -> int:
+    """In how many parts a run goes: where few states are kept and no gradient is, its drive need not be there whole."""
+    tensors = [*tree.leaves(x), *coefficients, *(v for layer in layers for v in tree.leaves(layer.network))]
+    if 2 * grid.slots()[0] > grid.steps or (torch.is_grad_enabled() and any(map(moves, tensors))):
+        return 1
+    rows = tree.leaves(x)[0].numel() // max(tree.leaves(x)[0].shape[-1], 1)
+    size = max(len(layer.network.W_rec) for layer in layers) * rows * grid.steps
+    return min(grid.steps, max(1, size // BUDGET))
 
 
 def _of_all_rows(grid: Grid) -> Grid | None:
@@ -83,35 +89,6 @@ def _of_all_rows(grid: Grid) -> Grid | None:
         return None
     saved = [AT_ITS_END if items else () for items in grid.saved]
     return grid._replace(live=None, order=None, initial=False, saved=saved)
-
-
-def layers_of(model: Model, solver: Solver, x: Any) -> list[Layer] | None:
-    """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
-    network = network_of(model, x)
-    if isinstance(network, Layers):
-        if type(solver) not in LERPS:
-            return None  # within a stage a layer reads what the layer below does in that stage
-        found = [layers_of(layer, solver, part) for layer, part in zip(network.each, x.layers, strict=True)]
-        return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
-    if network is None or (isinstance(x, tuple) and type(solver) not in LERPS):
-        return None
-    return [Layer(Step(model, solver), network, x)]
-
-
-def network_of(model: Model, x: State) -> RateNetwork | GatedNetwork | Layers | None:
-    """The network that a model is, if its state is one of which there are kernels."""
-    if not isinstance(model, Relaxation) or model._forward_hooks or model._forward_pre_hooks:
-        return None  # what hooks see is the plain path's business
-    network = model.lowered()
-    return network if isinstance(network, Layers) or (network is not None and _fits(network, x)) else None
-
-
-def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
-    pair = isinstance(network, GatedNetwork) and network.kind == "lstm"
-    tensors = [*tree.leaves(x), network.W_rec, *tree.leaves(network.tau)]
-    return isinstance(x, tuple) == pair and all(
-        value.device.type == "cpu" and value.dtype in DTYPES and value.dtype == network.W_rec.dtype for value in tensors
-    )
 
 
 def _through(
@@ -197,6 +174,10 @@ def _run(
     pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
     rates = _rates(layer, lengths, parts)
     drive = projected(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
+    if drive.shape[-1] != len(layer.network.W_rec):
+        raise ValueError(
+            f"the drive has {drive.shape[-1]} channels, the network listens to {len(layer.network.W_rec)}."
+        )
     if len(parts) > 1:
         assert isinstance(layer.network, GatedNetwork)
         saves, ends = lstm(layer.network, schedule, parts, drive, rates, pushed)
@@ -254,8 +235,8 @@ def _pushed(
 def projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
     """W_in u + b (coefficient, interval, row, unit); one row where all samples share a drive."""
     b = network.b if isinstance(network, RateNetwork) else network.b_in
-    if isinstance(network, GatedNetwork) and network.kind == "lstm" and b is not None and network.b_rec is not None:
-        b = b + network.b_rec
+    if isinstance(network, GatedNetwork) and network.kind == "lstm" and network.b_rec is not None:
+        b = network.b_rec if b is None else b + network.b_rec
     if not coefficients:
         coefficients = [
             network.W_rec.new_zeros(1, 1, (network.W_rec if network.W_in is None else network.W_in).shape[1])

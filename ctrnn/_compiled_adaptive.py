@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.func import debug_unwrap
 
-from ctrnn import _tree as tree
-from ctrnn._compiled import network_of, projected
+from ctrnn._compiled import projected
 from ctrnn._derivative import forward_mode, moves
+from ctrnn._kernels import network_of
 from ctrnn._types import State
 from ctrnn.lowered import RateNetwork
 from ctrnn.native.adaptive import NOTHING, STEPS, STEPS_AND_STATES, Outcome, Plan, adaptive, covers
@@ -32,13 +32,13 @@ def compiled(
 
     None where the plain path must run. `jumps` says whether the drive does at the intervals' edges.
     """
-    network = _network(step, x, coefficients)
+    network = _network(step, x)
     if network is None:
         return None
     assert isinstance(x, Tensor)
     assert isinstance(step.solver, EmbeddedRungeKutta)
     silent = not coefficients and not torch.is_grad_enabled()  # otherwise W_in has a gradient, though it is zero
-    drive = _bias(network) if silent else projected(network, list(coefficients), len(x))
+    drive = _bias(network) if silent else projected(network, _used(coefficients, line), len(x))
     inputs = (x, drive, *[value for value in network if isinstance(value, Tensor)])
     keep = STEPS if wanted is None else NOTHING
     if wanted is None:
@@ -52,13 +52,26 @@ def compiled(
     return adaptive(network, plan, x, drive)
 
 
-def _network(step: Step, x: State, coefficients: tuple[Tensor, ...]) -> RateNetwork | None:
+def _network(step: Step, x: State) -> RateNetwork | None:
     """The network of a step of which the kernel makes steps; None if there is none."""
     network = network_of(step.model, x) if library() is not None and covers(step.solver) else None
     if not isinstance(network, RateNetwork):
         return None
-    tensors = [value for value in network if isinstance(value, Tensor)]
-    return None if any(map(forward_mode, [*tree.leaves(x), *tensors, *coefficients])) else network
+    return None if forward_mode() else network
+
+
+def _used(coefficients: tuple[Tensor, ...], line: Timeline) -> list[Tensor]:
+    """A drive (interval, row, input) with zeros behind each row's end.
+
+    There may be anything: nothing of it must come near the weights, not even times 0.
+    """
+    rows, stretches = line.count, len(line.drive)
+    if not coefficients or not stretches or not bool((rows < stretches).any()):
+        return list(coefficients)
+    # A row that takes no step uses nothing; the others all up to their last stretch's interval.
+    last = torch.where(rows > 0, line.drive[(rows - 1).clamp(min=0)], -1)
+    used = (torch.arange(len(coefficients[0]))[:, None] <= last)[..., None]
+    return [torch.where(used, coefficient, 0.0) for coefficient in coefficients]
 
 
 def _bias(network: RateNetwork) -> Tensor:

@@ -161,7 +161,7 @@ def _columns(coefficient: Tensor, grid: Grid) -> list[Tensor]:
         assert grid.order is not None
         assert grid.live is not None
         samples = torch.cat([grid.order[:n] for n in grid.live])
-        return list(coefficient[torch.cat(grid.interval), samples].split(grid.live))
+        return list(coefficient[torch.cat(list(grid.interval)), samples].split(grid.live))
     first, last = min(grid.interval), max(grid.interval)
     values = coefficient[first : last + 1]
     if grid.live is None or grid.order is None:

@@ -106,16 +106,11 @@ class Relaxation(Model):
     tau0: Tensor
     log_ratio: Tensor
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        # What it inherits describes its parent: a class that writes its own equation is lowered by its own word only.
-        if {"target", "forward", "activity"} & vars(cls).keys() and "lowered" not in vars(cls):
-            cls.lowered = Relaxation.lowered  # type: ignore[method-assign]
-
     def lowered(self) -> RateNetwork | GatedNetwork | Layers | None:
         """The target as plain Tensors for compiled kernels, equal to `target` to rounding; None where there is none.
 
-        A subclass that defines `target`, `forward` or `activity` is not lowered unless it defines this too.
+        It is not asked where something nearer to the model, a subclass, a mixin or the instance, has a `target`,
+        `forward`, `velocity` or `activity` of its own.
         """
         return None
 

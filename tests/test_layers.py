@@ -12,7 +12,7 @@ LAYERS = (
     ("_tree", "_types", "_columns", "_files", "_derivative"),
     ("init", "_model_files", "lowered", "dynamics", "drive", "trajectory", "steps", "errors", "decoding", "order"),
     ("solvers", "native"),
-    ("_march", "_compiled", "_compiled_adaptive", "_search"),
+    ("_march", "_kernels", "_compiled", "_compiled_adaptive", "_search"),
     ("adjoints",),
     (
         "_check",

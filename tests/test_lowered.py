@@ -4,12 +4,20 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from ctrnn import integrate, plain
+from ctrnn._kernels import network_of
 from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 from ctrnn.models import CTRNN, GRU, LSTM, MTRNN, BeerCTRNN, EchoState, Elman, Hopfield, RateRNN, Stack
 from ctrnn.models.activations import NAMES, lowered, softmax
 from tests.laws import point, relaxation_classes
 
-LOWERED = [k for k in relaxation_classes() if isinstance(k.example().lowered(), RateNetwork | GatedNetwork)]
+
+def is_one_network(kind):
+    model = kind.example()
+    return isinstance(network_of(model, model.initial_state()), RateNetwork | GatedNetwork)
+
+
+LOWERED = list(filter(is_one_network, relaxation_classes()))
 WITH_ACTIVATION = (CTRNN, RateRNN, Elman)
 
 
@@ -65,9 +73,65 @@ def test_a_subclass_with_an_equation_of_its_own_is_not_lowered_by_its_parents():
     class Further(Doubled):
         pass
 
-    assert Doubled(3, 2).lowered() is None
-    assert Further(3, 2).lowered() is None
-    assert isinstance(Renamed(3, 2).lowered(), RateNetwork)
+    class Mixin:
+        def target(self, t, x, u, alpha=0):
+            return 2 * super().target(t, x, u, alpha)
+
+    class Mixed(Mixin, CTRNN):
+        pass
+
+    class Faster(CTRNN):
+        def velocity(self, t, x, u, tau):
+            return 2 * super().velocity(t, x, u, tau)
+
+    class Shown(BeerCTRNN):
+        def activity(self, x):
+            return 2 * super().activity(x)
+
+    for kind in (Doubled, Further, Mixed, Faster, Shown):
+        assert network_of(kind(3, 2), torch.zeros(3)) is None
+    assert isinstance(network_of(Renamed(3, 2), torch.zeros(3)), RateNetwork)
+    own = CTRNN(3, 2)
+    own.target = lambda t, x, u, alpha=0: x
+    assert network_of(own, torch.zeros(3)) is None
+
+
+SHAPES = [("b_rec", (1,)), ("b_rec", ()), ("W_rec", (1, 3)), ("W_rec", (4, 4)), ("W_in", (1, 2)), ("tau", (5, 3))]
+
+
+@pytest.mark.parametrize(("name", "shape"), SHAPES)
+@pytest.mark.parametrize("kind", [CTRNN, GRU, LSTM], ids=lambda kind: kind.__name__)
+def test_what_kernels_cannot_read_is_not_lowered(kind, name, shape):
+    model = kind(3, 2)
+    x = model.initial_state(5)
+    assert network_of(model, x) is not None
+    setattr(model, name, torch.ones(shape) if name == "tau" else torch.nn.Parameter(torch.ones(shape)))
+    assert network_of(model, x) is None
+
+
+def test_another_dtype_a_kind_unknown_and_autocast_are_not_lowered():
+    half = CTRNN(3, 2)
+    del half.b_rec
+    half.b_rec = torch.zeros(3, dtype=torch.float32)
+    assert network_of(half, torch.zeros(3)) is None
+
+    class Odd(GRU):
+        def lowered(self):
+            return super().lowered()._replace(kind="gruu")
+
+    assert network_of(Odd(3, 2), torch.zeros(3)) is None
+    with torch.autocast("cpu", torch.bfloat16):
+        assert network_of(CTRNN(3, 2), torch.zeros(3)) is None
+
+
+@pytest.mark.parametrize("missing", ["b_rec", "b_in"])
+@pytest.mark.parametrize("kind", [Elman, GRU, LSTM], ids=lambda kind: kind.__name__)
+def test_a_bias_left_out_leaves_the_other_one(kind, missing, generator):
+    model, us = kind(3, 2, generator=generator), torch.randn(4, 5, 2, generator=generator)
+    setattr(model, missing, None)
+    mine = integrate(model, us, dt=1.0).ys
+    with plain():
+        torch.testing.assert_close(mine, integrate(model, us, dt=1.0).ys, rtol=1e-12, atol=1e-13)
 
 
 def test_masks_are_in_the_lowered_weights():

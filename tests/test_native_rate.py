@@ -318,3 +318,50 @@ def test_samples_of_different_lengths_end_when_they_end_and_their_padding_may_be
     assert runs
     with ctrnn.plain():
         torch.testing.assert_close(mine, found(), rtol=1e-11, atol=1e-12, equal_nan=True)
+
+
+def test_a_solver_with_a_method_of_its_own_is_not_replaced_by_its_parents(runs):
+    class Halved(RK4):
+        def slopes(self, *args, **kwargs):
+            return [0.5 * slope for slope in super().slopes(*args, **kwargs)]
+
+    class Prepared(RK4):
+        def prepare(self, model, dt):
+            return super().prepare(model, dt)
+
+    for solver in (Halved(), Prepared()):
+        integrate(network(), samples(6, 4, 3), samples(4, 7, seed=2), dt=0.3, solver=solver)
+    assert not runs
+
+
+def test_hessians_go_the_plain_way(runs):
+    model, us, x0 = network(3), samples(4, 3), samples(3, seed=2)
+    energy = lambda x: integrate(model, us, x, dt=0.3).xs.tanh().sum()
+    mine = torch.func.hessian(energy)(x0)
+    with ctrnn.plain():
+        torch.testing.assert_close(mine, torch.func.hessian(energy)(x0), rtol=1e-10, atol=1e-12)
+
+
+def test_tensors_whose_sign_is_a_bit_are_read_with_their_sign(runs):
+    model, us, x0 = network(), samples(6, 4, 3), samples(4, 7, seed=2)
+    mine = integrate(model, torch._neg_view(us), torch._neg_view(x0), dt=0.3).xs
+    assert torch.equal(mine, integrate(model, -us, -x0, dt=0.3).xs)
+    assert runs
+
+
+def test_a_tensor_without_memory_is_named(runs):
+    model, us, x0 = network(), samples(6, 4, 3), samples(4, 7, seed=2).requires_grad_()
+    with pytest.raises(NotImplementedError, match=r"without memory.*ctrnn\.plain"):
+        integrate(model, us, torch._efficientzerotensor((4, 7), dtype=torch.float64), dt=0.3)
+    xs = integrate(model, us, x0, dt=0.3).xs
+    with pytest.raises(NotImplementedError, match=r"is_grads_batched.*ctrnn\.plain"):
+        torch.autograd.grad(xs, x0, torch.ones(2, *xs.shape), is_grads_batched=True)
+
+
+def test_a_long_run_of_which_little_is_kept_goes_in_parts(runs):
+    model, us, x0 = network(65), samples(3000, 50, 3), samples(50, 65, seed=2)
+    with torch.no_grad():
+        kept = integrate(model, us, x0, dt=0.3, save=Every(1000))
+        assert len(runs) > 1
+        whole = integrate(model, us, x0, dt=0.3)
+    assert torch.equal(kept.xs, whole.xs[999::1000])

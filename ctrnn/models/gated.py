@@ -193,7 +193,7 @@ class Elman(TorchCell):
 
     def lowered(self) -> RateNetwork | None:
         post = lowered(self.activation)
-        b = None if self.b_rec is None or self.b_in is None else self.b_rec + self.b_in
+        b = self.b_rec if self.b_in is None else self.b_in if self.b_rec is None else self.b_rec + self.b_in
         return None if post is None else RateNetwork(self.W_rec, self.W_in, b, self.tau, post=post)
 
     def initial_state(self, *batch: int) -> Vector:

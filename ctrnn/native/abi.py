@@ -153,7 +153,20 @@ class LSTMBack(ctypes.Structure):
 
 def address(tensor: Tensor | None) -> int | None:
     """Where a contiguous Tensor begins; None for none."""
-    return None if tensor is None else tensor.data_ptr()
+    if tensor is None:
+        return None
+    try:
+        place = tensor.data_ptr()
+    except RuntimeError as problem:
+        raise NotImplementedError(
+            "a compiled run met a Tensor without memory, as torch's older batching (is_grads_batched=True, "
+            "vectorize=True) makes them: use torch.func.vmap or jacrev, or `with ctrnn.plain():`."
+        ) from problem
+    if place == 0 and tensor.numel():
+        raise NotImplementedError(
+            "a compiled run met a Tensor without memory: clone() it, or use `with ctrnn.plain():`."
+        )
+    return place
 
 
 def fixed_steps(run: Any, schedule: Schedule, x0: Tensor, drive: Tensor, rates: Tensor, kicks: Tensor | None) -> None:

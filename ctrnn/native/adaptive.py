@@ -159,7 +159,11 @@ class _Pullback(torch.autograd.Function):
     def forward(plan: Plan, wanted: tuple[bool, ...], grad_xs: Tensor, *tensors: Maybe) -> tuple[Maybe, ...]:
         assert plan.keep == STEPS_AND_STATES
         given, (holder, fraction, *made) = _contiguous(tensors[:6]), tensors[6:]
-        run, grad_xs, (powers, intervals, width, n) = _run(plan, given), grad_xs.contiguous(), given.drive.shape
+        run, grad_xs, (powers, intervals, width, n) = (
+            _run(plan, given),
+            grad_xs.resolve_neg().contiguous(),
+            given.drive.shape,
+        )
         run.holder, run.fraction = address(holder), address(fraction)
         zeros = [torch.zeros_like(v) if v is not None and flag else None for v, flag in zip(given, wanted, strict=True)]
         x0, drive, *rest = zeros
@@ -198,7 +202,7 @@ class _Pullback(torch.autograd.Function):
 
 def _contiguous(tensors: Any) -> Inputs:
     """The inputs as the kernel reads them; rows and intervals of the drive that are expanded may stay so."""
-    given: Any = [None if value is None else value.contiguous() for value in tensors]
+    given: Any = [None if value is None else value.resolve_neg().contiguous() for value in tensors]
     x0, drive, W, tau, gain, theta = given
     return Inputs(x0, tensors[1] if tensors[1].stride(-1) == 1 else drive, W, tau, gain, theta)
 

@@ -116,7 +116,7 @@ class _Pullback(torch.autograd.Function):
         each = {"b_rec": (rows, 3 * n), "rates": (rows, len(inputs.rates), n), "kicks": (*shape[1:], n)}
         found = {name: x0.new_empty(size) for name, size in each.items() if getattr(want, name)}
         back, run = GatedBack(), _run(plan, schedule, inputs)
-        contiguous = [None if g is None else g.contiguous() for g in (grad_xs, grad_end)]
+        contiguous = [None if g is None else g.resolve_neg().contiguous() for g in (grad_xs, grad_end)]
         grad_x0 = torch.empty_like(x0)
         run.gates, back.states = address(gates), address(states)
         back.grad_xs, back.grad_end = map(address, contiguous)
@@ -177,9 +177,9 @@ def _into_weights(
 
 def _contiguous(inputs: Inputs) -> Inputs:
     """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive if inputs.drive.stride(-1) == 1 else inputs.drive.contiguous()
+    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
     others = inputs._replace(drive=None)  # type: ignore[arg-type]
-    values: list[Any] = [None if value is None else value.contiguous() for value in others]
+    values: list[Any] = [None if value is None else value.resolve_neg().contiguous() for value in others]
     return Inputs(*values)._replace(drive=drive)
 
 

@@ -19,7 +19,8 @@ _PLAIN: ContextVar[bool] = ContextVar("ctrnn_plain", default=False)
 def plain() -> Iterator[None]:
     """Within it, integrate on the plain torch path, as the environment variable CTRNN_NATIVE=0 does everywhere.
 
-    Nothing changes but speed and rounding: every compiled kernel has a twin of torch operations.
+    Nothing changes but speed and rounding: every compiled kernel has a twin of torch operations. A thread that is
+    started inside it does not inherit it.
     """
     token = _PLAIN.set(True)
     try:

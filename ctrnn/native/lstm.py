@@ -117,7 +117,7 @@ class _Pullback(torch.autograd.Function):
         each = {"h0": one, "c0": one, "rates": kinds, "rates_c": kinds, "kicks": steps, "kicks_c": steps}
         found = {k: h0.new_empty(size) for k, size in each.items() if getattr(want, k) or size == one}
         back, run = LSTMBack(), _run(plan, schedule, inputs)
-        contiguous = [None if g is None else g.contiguous() for g in grads]
+        contiguous = [None if g is None else g.resolve_neg().contiguous() for g in grads]
         back.grad_hs, back.grad_cs, back.grad_end, back.grad_end_c = map(address, contiguous)
         back.hs, back.cs, back.keep_of_grad, back.delta = map(address, (hs, cs, schedule.keep, delta))
         run.gates = address(gates)
@@ -165,9 +165,9 @@ def _into_weights(
 
 def _contiguous(inputs: Inputs) -> Inputs:
     """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive if inputs.drive.stride(-1) == 1 else inputs.drive.contiguous()
+    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
     others = inputs._replace(drive=None)  # type: ignore[arg-type]
-    values: list[Any] = [None if value is None else value.contiguous() for value in others]
+    values: list[Any] = [None if value is None else value.resolve_neg().contiguous() for value in others]
     return Inputs(*values)._replace(drive=drive)
 
 

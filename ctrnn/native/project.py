@@ -16,7 +16,7 @@ def project(
     u: Float[Tensor, "*sample input"], W: Float[Tensor, "unit input"], b: Float[Tensor, "unit"] | None
 ) -> Float[Tensor, "*sample unit"]:
     """W u + b, as `F.linear` up to rounding; torch's own rows differ in their last bits with the number of rows."""
-    if u.dtype != W.dtype:
+    if u.dtype != W.dtype or u.shape[-1] != W.shape[-1]:
         return F.linear(u, W, b)  # which says what is wrong
     (v,) = _Project.apply(torch.get_num_threads(), u, W, b)
     return v
@@ -27,7 +27,11 @@ class _Project(torch.autograd.Function):
 
     @staticmethod
     def forward(threads: int, u: Tensor, W: Tensor, b: Tensor | None) -> tuple[Tensor]:
-        u, W, b = u.contiguous(), W.contiguous(), None if b is None else b.contiguous()
+        u, W, b = (
+            u.resolve_neg().contiguous(),
+            W.resolve_neg().contiguous(),
+            None if b is None else b.resolve_neg().contiguous(),
+        )
         v = u.new_empty(*u.shape[:-1], len(W))
         rows = v.numel() // max(len(W), 1)
         run = ProjectRun(dtype=DTYPES[u.dtype], threads=threads, rows=rows, k=W.shape[1], n=len(W))

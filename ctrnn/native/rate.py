@@ -125,7 +125,7 @@ class _Pullback(torch.autograd.Function):
         each |= dict.fromkeys(("gain", "theta"), (rows, n))
         found = {name: x0.new_empty(size) for name, size in each.items() if getattr(want, name)}
         back, run = RateBack(), _run(plan, schedule, inputs)
-        contiguous = [None if g is None else g.contiguous() for g in (grad_xs, grad_end)]
+        contiguous = [None if g is None else g.resolve_neg().contiguous() for g in (grad_xs, grad_end)]
         grad_x0 = torch.empty_like(x0)
         back.states, back.targets = map(address, (states, targets))
         back.grad_xs, back.grad_end = map(address, contiguous)
@@ -166,8 +166,10 @@ class _Pullback(torch.autograd.Function):
 
 def _contiguous(inputs: Inputs) -> Inputs:
     """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive if inputs.drive.stride(-1) == 1 else inputs.drive.contiguous()
-    rest: Any = [None if value is None or value is inputs.drive else value.contiguous() for value in inputs]
+    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
+    rest: Any = [
+        None if value is None or value is inputs.drive else value.resolve_neg().contiguous() for value in inputs
+    ]
     return Inputs(*rest)._replace(drive=drive)
 
 
