@@ -1,5 +1,7 @@
 """Compiled adaptive runs are the plain ones: steps, values, gradients, failures, under every transform."""
 
+import math
+
 import pytest
 import torch
 from torch.func import functional_call, grad, jacrev, vmap
@@ -154,6 +156,25 @@ def test_samples_may_end_at_different_times(kind, runs):
     assert_same(both(model, lambda us: kind(us, 0.7, lengths=lengths), x0, runs))
     save = At(torch.linspace(0.1, 3.3, 11))
     assert_same(both(model, lambda us: kind(us, 0.7, lengths=lengths), x0, runs, save=save))
+
+
+@pytest.mark.parametrize("padding", [math.nan, math.inf], ids=str)
+@pytest.mark.parametrize("kind", DRIVES, ids=lambda kind: kind.__name__)
+def test_padding_may_hold_anything_and_pollutes_nothing(kind, padding, runs):
+    model, x0, lengths = network(), samples(5, 7, seed=2).requires_grad_(), torch.tensor([6, 2, 4, 6, 3])
+    behind = (torch.arange(6)[:, None] >= lengths)[..., None]
+    results = []
+    for fill in (0.0, padding):
+        us = samples(6, 5, 3).masked_fill(behind, fill).requires_grad_()
+        run = integrate(model, kind(us, 0.7, lengths=lengths), x0, steps=STEPS)
+        loss = run.xs[run.mask].square().sum()
+        found = torch.autograd.grad(loss, [us, x0, *model.parameters()], allow_unused=True)
+        assert bool((found[0].masked_select(behind) == 0).all())
+        results.append((run, [g for g in found if g is not None]))
+    assert runs.count("pullback") == 2
+    (clean, expected), (padded, gradients) = results
+    assert torch.equal(padded.xs[padded.mask], clean.xs[clean.mask])
+    assert all(map(torch.equal, gradients, expected))
 
 
 @pytest.mark.parametrize("kind", DRIVES[:2], ids=lambda kind: kind.__name__)
@@ -357,11 +378,11 @@ def test_second_derivatives_are_those_of_the_plain_path(drive):
             torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
 
 
-def test_forward_mode_takes_the_plain_path_on_the_steps_found(runs):
+def test_forward_mode_takes_the_plain_path(runs):
     model, x0, times = network(), samples(4, 7, seed=2), torch.linspace(0.3, 4, 5)
     direction = samples(4, 7, seed=3)
     value, slope = torch.func.jvp(lambda x: Loss(model)(x, times, STEPS), (x0,), (direction,))
-    assert runs == ["search", "collect", "discard"]
+    assert not runs
     with torch.no_grad():
         torch.testing.assert_close(value, Loss(model)(x0, times, STEPS), rtol=1e-9, atol=1e-9)
     leaf = x0.clone().requires_grad_()
@@ -406,6 +427,25 @@ def test_what_is_not_covered_stays_plain(how, runs):
     run = integrate(network(), drive, samples(2, 7, seed=2), steps=STEPS, **how)
     assert runs == []
     assert bool(torch.isfinite(run.xs).all())
+
+
+class Prepared(Tsit5):
+    def prepare(self, model, dt):
+        return lambda t, x, u: 2.0 * model(t, x, u)
+
+
+class Stepped(Tsit5):
+    def step(self, model, t, dt, x, u, prepared=None):
+        return super().step(model, t, dt, x, u, prepared)
+
+
+@pytest.mark.parametrize("solver", [Prepared(), Stepped()], ids=lambda solver: type(solver).__name__)
+def test_a_method_that_overrides_a_part_of_a_step_stays_plain(solver, runs):
+    model, x0 = network(), samples(2, 7, seed=2).requires_grad_()
+    found = integrate(model, Held(samples(4, 2, 3), 0.5), x0, steps=STEPS, solver=solver)
+    assert runs == []
+    with ctrnn.plain():
+        assert torch.equal(found.xs, integrate(model, Held(samples(4, 2, 3), 0.5), x0, steps=STEPS, solver=solver).xs)
 
 
 def test_nothing_is_kept_for_a_gradient_that_nobody_wants(runs):

@@ -78,6 +78,7 @@ class Plan:
 
 
 NOTHING, STEPS, STEPS_AND_STATES = range(3)  # what a run keeps besides its saves; a gradient needs the last
+OWN = ("prepare", "slopes", "step", "attempt", "interpolate")  # methods of a solver whose work the kernel does
 
 
 def covers(solver: Any) -> bool:
@@ -85,9 +86,7 @@ def covers(solver: Any) -> bool:
     kind = type(solver)
     if not isinstance(solver, EmbeddedRungeKutta) or solver.error_order is None:
         return False
-    if any(
-        getattr(kind, name) is not getattr(EmbeddedRungeKutta, name) for name in ("slopes", "attempt", "interpolate")
-    ):
+    if any(getattr(kind, name) is not getattr(EmbeddedRungeKutta, name) for name in OWN):
         return False
     return solver.tableau.ends_in_slope and solver.tableau.dense is not None and len(solver.tableau.b) <= STAGES
 
