@@ -33,10 +33,16 @@ LOOK = {
     "scipy": ("scipy RK45", OUTPUT, "o"),
     "CVODE BDF": ("CVODE BDF", "#56B4E9", "s"),
     "CVODE": ("CVODE Adams", "#56B4E9", "o"),
-    "pytorch-dnc": ("pytorch-dnc", STABLE, "o"),
     LIMIT: ("T matrix products + a pass", QUIET, "_"),
 }
-OTHERS = ("long_window", "dnc_training_step", "lyapunov", "fixed_points", "import_time")
+NAMES = {FORWARD: "forward", BOTH: "gradient"}
+OTHERS = {  # and what their works are
+    "long_window": "",
+    "dnc_training_step": "",
+    "lyapunov": "Lyapunov ",
+    "fixed_points": "fixed points ",
+    "import_time": "",
+}
 AIM = {"color": STABLE, "lw": 1.4, "solid_capstyle": "butt"}
 
 
@@ -80,7 +86,7 @@ def error_against_time(ax: Axes, cases: Sequence[Mapping[str, Any]]) -> Axes:
         yscale="log",
         xlabel="ms",
         ylabel="error",
-        title=f"Error against time, {cases[0]['at']['network']}",
+        title=f"Error, {cases[0]['at']['network']}",
     )
     return ax
 
@@ -122,11 +128,11 @@ def _fixed(axes: Sequence[Axes], rows: Mapping[str, Any]) -> None:
         if row := rows.get("fixed_step"):
             cases = [case for case in row["cases"] if case["at"]["pass"] == which]
             points(ax, row, cases, list(map(sizes("N", "B", "T"), cases)))
-            ax.set(title=f"Fixed steps, {which}", ylabel="ms", xlabel="N, B, T")
+            ax.set(title=f"Fixed steps, {NAMES[which]}", ylabel="ms", xlabel="N, B, T")
     if row := rows.get("gated"):
         cases = [case for case in row["cases"] if case["at"]["pass"] == BOTH]
         points(axes[2], row, cases, list(map(sizes("network", "N", "B", "T"), cases)))
-        axes[2].set(title=f"Gated, {BOTH}", ylabel="ms")
+        axes[2].set(title=f"Gated units, {NAMES[BOTH]}", ylabel="ms")
 
 
 def _others(axes: Sequence[Axes], last: Axes, rows: Mapping[str, Any]) -> None:
@@ -140,25 +146,28 @@ def _others(axes: Sequence[Axes], last: Axes, rows: Mapping[str, Any]) -> None:
             f"{case['at']['method'].removeprefix('chunks of ').partition(' ')[0]}\n{case['at']['B']}" for case in cases
         ]
         points(axes[2], row, cases, names)
-        axes[2].set(title=f"A user's model, {BOTH}", ylabel="ms", xlabel="method, B")
-    further(last, [target for name in OTHERS if name in rows for target in rows[name]["targets"]])
+        axes[2].set(title=f"A user's model, {NAMES[BOTH]}", ylabel="ms", xlabel="method, B")
+    found = [(what, target) for name, what in OTHERS.items() if name in rows for target in rows[name]["targets"]]
+    further(last, [target for _, target in found], [what + _short(target) for what, target in found])
 
 
-def further(ax: Axes, targets: Sequence[Mapping[str, Any]]) -> Axes:
+def further(ax: Axes, targets: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Axes:
     """By how much each aim is met, on the right of 1, or missed."""
-    for k, target in enumerate(reversed(targets)):
+    for k, (target, name) in enumerate(reversed([*zip(targets, names, strict=True)])):
         beyond = target["measured"] / target["limit"]
         ax.plot(beyond if target["at_least"] else 1 / beyond, k, "o", color=TRAJECTORY)
+        # Inside the axes: labels beside them would take a third of the width.
+        ax.annotate(name, (0.02, k), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     ax.axvline(1, **AIM)
-    ax.set_yticks(range(len(targets)), [_short(target) for target in reversed(targets)])
-    ax.set(xscale="log", xlabel="ratio / aim", title="Other aims, met on the right of 1")
+    ax.set(xscale="log", yticks=[], xlabel="ratio / aim", title="Other aims, met right of the line")
+    ax.set_xlim(ax.get_xlim()[0] / 60, None)
     return ax
 
 
 def _short(target: Mapping[str, Any]) -> str:
-    """The first part of what was measured that is not a size."""
+    """What was measured, without sizes and particulars."""
     parts = [part for part in target["work"].split(", ") if " = " not in part]
-    return f"{parts[0] if parts else 'time of Recompute'}"
+    return " ".join(parts[: 2 if "compiled" in parts else 1]) or "time of Recompute"
 
 
 def _legend(rows: Mapping[str, Any]) -> list[Line2D]:

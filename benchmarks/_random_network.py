@@ -12,6 +12,7 @@ from torch import Tensor
 
 import ctrnn
 from benchmarks._side_by_side import Case, Job, Target, lacking, peer, times_as_fast
+from benchmarks._states_only import StatesOnly
 
 jax, diffrax, torchode, sksundae = peer("jax"), peer("diffrax"), peer("torchode"), peer("sksundae")
 MISSING = lacking(**{"jax": jax, "diffrax": diffrax, "torchode": torchode, "scikit-sundae": sksundae})
@@ -40,7 +41,7 @@ def problem(N: int, B: int, end: float = 50.0, saves: int = 101, slowest: float 
 
 
 def network(given: Problem) -> ctrnn.CTRNN:
-    net = ctrnn.CTRNN(len(given.W), 0, tau=given.tau).double()
+    net = StatesOnly(len(given.W), 0, tau=given.tau).double()
     with torch.no_grad():
         net.W_rec.copy_(given.W)
         net.b_rec.zero_()

@@ -24,6 +24,7 @@ import torch
 TURN = 0.02  # seconds: a job shorter than this runs several times in a turn
 PACKAGES = ("ctrnn-sim", "torch", "numpy", "scipy", "torchdiffeq")
 PEERS = ("jax", "diffrax", "brainpy", "torchode", "scikit-sundae", "dnc")
+REST = 0.05  # seconds before a turn, in which the threads of the tool before stop spinning
 Job = Callable[[], Any]  # does the work once, waits for its end and returns its numbers
 
 
@@ -149,6 +150,7 @@ def side_by_side(
 
 def _turn(job: Job, short: bool) -> float:
     """Seconds of a run; a short one first runs untimed, since the tool before has taken the caches and the cores."""
+    time.sleep(REST)
     begin = time.perf_counter()
     job()
     took = time.perf_counter() - begin
@@ -270,10 +272,11 @@ def main(run: Callable[..., Row]) -> None:
     parser.add_argument("--threads", type=int, help="cores that every tool may use; all by default")
     parser.add_argument("--json", type=Path, help="a file for the numbers; they are printed in any case")
     arguments = parser.parse_args()
-    if arguments.threads:
-        # Not every tool can be told; all of them see how many cores the process may use.
+    if arguments.threads and len(os.sched_getaffinity(0)) > arguments.threads:
+        # Not every tool can be told; all see how many cores the process may use, some of them when they are imported.
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[: arguments.threads])
-        torch.set_num_threads(arguments.threads)
+        os.execv(sys.executable, sys.orig_argv)
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
     begin = time.perf_counter()
     row = run(quick=arguments.quick)
     written = json.dumps(record(row, arguments.quick, time.perf_counter() - begin))

@@ -29,6 +29,7 @@ from benchmarks._side_by_side import (
     times_as_fast,
     times_as_long,
 )
+from benchmarks._states_only import StatesOnly
 
 jax, diffrax, brainpy = peer("jax"), peer("diffrax"), peer("brainpy")
 DT, N_IN = 0.1, 8
@@ -79,7 +80,7 @@ def in_torch(given: Work, backward: bool, states: Callable[..., Tensor]) -> Job:
 
 def by_ctrnn(given: Work, backward: bool) -> Job:
     N, n_in = given.W_in.shape
-    net = ctrnn.CTRNN(N, n_in, tau=given.tau, learn_tau=True)
+    net = StatesOnly(N, n_in, tau=given.tau, learn_tau=True)
     with torch.no_grad():
         net.W_rec.copy_(given.W_rec)
         net.W_in.copy_(given.W_in)
