@@ -28,9 +28,10 @@ def where(rows: Mapping[str, Any]) -> str:
     """When, on what, with which versions."""
     first = next(iter(rows.values()))
     machine, dates = first["machine"], sorted({row["date"] for row in rows.values()})
+    cores = " or ".join(sorted({str(row["machine"]["cores"]) for row in rows.values()}))
     versions = ", ".join(f"{name} {version}" for name, version in first["versions"].items())
     return (
-        f"Measured {' and '.join(dates)} on {machine['cores']} cores of {machine['processor']}, Python "
+        f"Measured {' and '.join(dates)} on {cores} cores of {machine['processor']}, Python "
         f"{machine['python']}, {versions}; medians of alternating runs, compilation excluded. "
         "Two numbers are forward / forward and backward."
     )
