@@ -271,11 +271,15 @@ def test_chance_is_a_bit_for_each_bit_and_84_bits_for_the_copies_of_the_paper():
 def test_pages_that_cannot_be_are_refused():
     with pytest.raises(ValueError, match="bits = 0"):
         Copy(bits=0)
+    with pytest.raises(TypeError, match=r"bits counts and must be an integer, got 2\.5"):
+        Copy(bits=2.5)
+    with pytest.raises(ValueError, match="scale = nan"):
+        RepeatCopy(scale=float("nan"))
     with pytest.raises(ValueError, match=r"lengths = \(0, 3\)"):
         Copy(lengths=(0, 3))
     with pytest.raises(ValueError, match=r"episodes = \(0, 2\)"):
         Copy(episodes=(0, 2))
     with pytest.raises(ValueError, match=r"repeats = \(3, 2\)"):
         RepeatCopy(repeats=(3, 2))
-    with pytest.raises(ValueError, match="scale is 0"):
+    with pytest.raises(ValueError, match="scale = 0"):
         RepeatCopy(scale=0.0)

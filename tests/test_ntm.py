@@ -376,6 +376,8 @@ def test_wrong_arguments_are_named():
         NTM(net, slots=0, width=2)
     with pytest.raises(ValueError, match="start_slot=4 is none of 4 slots: at least 0, at most 3"):
         NTM(net, slots=4, width=2, start_slot=4)
+    with pytest.raises(TypeError, match=r"start_slot must be an integer, got 1\.5"):
+        NTM(net, slots=4, width=2, start_slot=1.5)
     for tau in (torch.ones(2), NTMState((), 1.0, 1.0, 1.0, 1.0), (1.0, 2.0)):
         with pytest.raises(ValueError, match="tau of the memory is one number, or NTMState"):
             NTM(net, slots=4, width=2, clocked=False, tau=tau)

@@ -1,12 +1,13 @@
 """Copying, reversing, recalling and sorting vectors of bits: the tasks on which memories with addresses are trained."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float64, Int
 from torch import Tensor
 
-from .draws import integers, require
+from .draws import count, integers, require
 from .scripted import Script, ScriptedBits, between, chained, check_range, placed
 
 
@@ -35,7 +36,7 @@ class Copy(ScriptedBits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
+        count("bits", self.bits, "a vector has at least one")
         check_range("lengths", self.lengths, 1)
         check_range("episodes", self.episodes, 1)
 
@@ -126,10 +127,10 @@ class RepeatCopy(ScriptedBits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
+        count("bits", self.bits, "a vector has at least one")
         check_range("lengths", self.lengths, 1)
         check_range("repeats", self.repeats, 1)
-        require(self.scale != 0, "scale is 0: the number of repeats is divided by it")
+        require(0 < abs(self.scale) < math.inf, f"scale = {self.scale}: the number of repeats is divided by it")
 
     @property
     def n_in(self) -> int:

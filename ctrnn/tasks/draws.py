@@ -1,6 +1,7 @@
 """Random draws for trials: from a generator, in float64, so that neither dt, dtype nor device changes a trial."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from jaxtyping import Float64, Int
@@ -67,3 +68,10 @@ def require(holds: bool, problem: str) -> None:
     """Raises ValueError with `problem` unless `holds`."""
     if not holds:
         raise ValueError(problem)
+
+
+def count(name: str, value: Any, problem: str) -> None:
+    """Raises TypeError unless `value` is an integer, and ValueError with `problem` unless it is at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} counts and must be an integer, got {value!r}.")
+    require(value >= 1, f"{name} = {value}: {problem}")

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from .draws import chances, integers, require, uniform
+from .draws import chances, count, integers, require, uniform
 from .scripted import Script, ScriptedBits, between, check_range
 from .trials import HasOutputs, Trials, outputs, scored
 
@@ -45,7 +45,7 @@ class Dyck(ScriptedBits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.kinds >= 1, f"kinds = {self.kinds}: there is at least one kind of brackets")
+        count("kinds", self.kinds, "there is at least one kind of brackets")
         require(self.depth is None or self.depth >= 1, f"depth = {self.depth}: at least one bracket must be open")
         check_range("lengths", self.lengths, 1)
         require(self.lengths[1] // 2 >= -(-self.lengths[0] // 2), f"lengths = {self.lengths}: all words have even ones")

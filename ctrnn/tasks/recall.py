@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float64, Int
 from torch import Tensor
 
-from .draws import integers, require, uniform
+from .draws import count, integers, require, uniform
 from .scripted import Script, ScriptedBits, between, check_range, placed
 
 
@@ -36,8 +36,8 @@ class AssociativeRecall(ScriptedBits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
-        require(self.vectors >= 1, f"vectors = {self.vectors}: an item has at least one")
+        count("bits", self.bits, "a vector has at least one")
+        count("vectors", self.vectors, "an item has at least one")
         check_range("items", self.items, 2)
         require(
             2 * self.items[1] <= 2 ** (self.bits * self.vectors),
@@ -121,9 +121,9 @@ class PrioritySort(ScriptedBits):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        require(self.bits >= 1, f"bits = {self.bits}: a vector has at least one")
+        count("bits", self.bits, "a vector has at least one")
         check_range("lengths", self.lengths, 1)
-        require(self.kept >= 1, f"kept = {self.kept}: at least one vector must be said")
+        count("kept", self.kept, "at least one vector must be said")
 
     @property
     def n_in(self) -> int:

@@ -157,7 +157,8 @@ class NTM(Controlled):
             raise ValueError(
                 f"shifts={shifts} either way reach past a ring of {slots} slots: at most {(slots - 1) // 2}."
             )
-        if start_slot is not None and not 0 <= start_slot < slots:
+        check_size("start_slot", 0 if start_slot is None else start_slot, 0)
+        if start_slot is not None and start_slot >= slots:
             raise ValueError(f"start_slot={start_slot} is none of {slots} slots: at least 0, at most {slots - 1}.")
         self.shifts, self.read_first, self.start_slot = shifts, read_first, start_slot
         self.learn_weights, self.learn_memory = learn_weights, learn_memory
