@@ -463,6 +463,28 @@ def test_recompute_composes_with_grad_jacrev_and_vmap(snapshots):
     assert distance(list(results(Recompute(snapshots))), list(results(Backprop()))) < 1e-12
 
 
+class Line(Model):
+    """What the first of five parts of the state is, the others become one after another, at each step of length 1."""
+
+    def forward(self, t, x, u):
+        return tuple(torch.tanh(before) - now for before, now in zip((x[0], *x[:-1]), x, strict=True))
+
+
+@pytest.mark.parametrize("snapshots", [None, 2])
+def test_recompute_keeps_parts_of_a_state_that_vmap_reaches_late(snapshots):
+    rest = rand(4, 2, 3)
+
+    def total(first, adjoint):
+        options = {"t_span": (0.0, 9.0), "steps": Fixed(1.0), "solver": Euler(), "save": Every(2)}
+        run = integrate(Line(), None, (first, *rest), adjoint=adjoint, **options)
+        return sum((k + 1) * (leaf**2).sum() for k, leaf in enumerate(run.xs))
+
+    values = rand(4, 2, 3, seed=1)
+    expected = torch.stack([grad(total)(value, Backprop()) for value in values])
+    found = vmap(grad(lambda value: total(value, Recompute(snapshots))))(values)
+    assert torch.allclose(found, expected, rtol=1e-12)
+
+
 @pytest.mark.parametrize("adjoint", [Recompute(), Recompute(2)], ids=repr)
 def test_first_and_second_derivatives_of_recompute_pass_gradcheck(adjoint):
     model = network()

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from itertools import pairwise
 from math import isqrt
 from typing import Any, NoReturn
 
@@ -9,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
-from ctrnn._march import after_start, march, together
+from ctrnn._march import after_start, apart, march
 from ctrnn._types import State
 from ctrnn.adjoints._leaves import Leaves, Run, Window, check_closed, taken_out
 from ctrnn.adjoints._revolve import spine, split
@@ -84,6 +86,23 @@ class _Plan:
         """Tensors of a state."""
         return len(tree.leaves(self.run.problem.x0))
 
+    @cached_property
+    def lengths(self) -> list[int]:
+        """Of what each segment saves, along the leading axis of the saves."""
+        per_step = self.run.problem.grid.sizes()
+        return [sum(per_step[a:b]) for a, b in pairwise(self.bounds)]
+
+    @cached_property
+    def sizes(self) -> list[int]:
+        """Of each state kept besides x0, along the leading axis of their block."""
+        live = self.run.problem.grid.live
+        return [1 if live is None else live[self.bounds[i] - 1] for i, _ in self.kept[1:]]
+
+    @property
+    def rows(self) -> bool:
+        """Whether samples are rows."""
+        return self.run.problem.grid.live is not None
+
     def segment(self, i: int, leaves: Leaves, x: State) -> tuple[Run, Leaves, Window]:
         run, needed, window = self.run.part(self.bounds[i], self.bounds[i + 1], leaves)
         return run, needed._replace(x0=x), window
@@ -95,19 +114,30 @@ class _Plan:
             x, _ = run(needed)
         return x
 
-    def forward(self, leaves: Leaves) -> tuple[State, list[State]]:
-        """The states saved, and those kept."""
-        x, saved, kept = leaves.x0, [], []
-        wanted, progress, steps = {i for i, _ in self.kept} - {0}, self.run.problem.progress, self.bounds[-1]
-        for i in range(len(self.bounds) - 1):
-            if i in wanted:
-                kept.append(tree.map(Tensor.clone, x))
+    def forward(self, leaves: Leaves) -> tuple[State, State]:
+        """The states saved, and those kept, each side by side along a leading axis."""
+        x, progress, steps = leaves.x0, self.run.problem.progress, self.bounds[-1]
+        # Room for all before the first segment: a small Tensor made after one and kept would lie in the memory that the
+        # segment leaves free, so that the next segment's large ones need fresh memory.
+        saves, kept = (_room(leaves, sum(lengths), self.rows) for lengths in (self.lengths, self.sizes))
+        places = dict(zip([i for i, _ in self.kept[1:]], apart(kept, self.sizes, self.rows), strict=True))
+        for i, part in enumerate(apart(saves, self.lengths, rows=True)):
+            if i in places:
+                tree.map(Tensor.copy_, places[i], x)
             run, needed, _ = self.segment(i, leaves, x)
             x, more = run(needed)
-            saved.append(more)
+            tree.map(Tensor.copy_, part, more)
             if progress is not None:
                 progress(self.bounds[i + 1] / steps)
-        return together(saved, x, rows=True), kept
+        return saves, kept
+
+
+def _room(leaves: Leaves, length: int, rows: bool) -> State:
+    """Room for states side by side along a leading axis; inside vmap, mapped by all that maps any of the leaves."""
+    mapped = reduce(torch.add, [leaf.new_zeros((), dtype=torch.int) for leaf in tree.leaves(leaves)])
+    return tree.map(
+        lambda leaf: mapped.new_empty(length, *leaf.shape[rows:], dtype=leaf.dtype, device=leaf.device), leaves.x0
+    )
 
 
 class _Rerun(torch.autograd.Function):
@@ -118,7 +148,7 @@ class _Rerun(torch.autograd.Function):
     @staticmethod
     def forward(plan: _Plan, *tensors: Tensor) -> tuple[Tensor, ...]:
         saves, kept = plan.forward(tree.unflatten(plan.like, tensors))
-        return tuple(tree.leaves((saves, *kept)))
+        return tuple(tree.leaves((saves, kept)))
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -150,9 +180,7 @@ class _Pullback(torch.autograd.Function):
     def forward(plan: _Plan, wanted: list[int], *tensors: Tensor) -> tuple[Tensor, ...]:
         grads, leaves, kept = _parts(plan, tensors)
         flags = tree.unflatten(plan.like, [i in set(wanted) for i in range(len(leaves))])
-        states = [
-            tree.unflatten(plan.run.problem.x0, kept[i : i + plan.width]) for i in range(0, len(kept), plan.width)
-        ]
+        states = apart(tree.unflatten(plan.run.problem.x0, kept), plan.sizes, plan.rows)
         saves = tree.unflatten(plan.run.problem.x0, grads)
         reverse = _Reverse(plan, tree.unflatten(plan.like, leaves), flags, saves)
         stop = len(plan.bounds) - 1
@@ -221,9 +249,7 @@ class _Reverse:
 
     def __init__(self, plan: _Plan, leaves: Leaves, wanted: Any, grads: State) -> None:
         self.plan, self.leaves, self.wanted = plan, leaves, wanted
-        per_step = plan.run.problem.grid.sizes()
-        per_segment = [sum(per_step[a:b]) for a, b in zip(plan.bounds[:-1], plan.bounds[1:], strict=True)]
-        self.grads = [leaf.split(per_segment) for leaf in tree.leaves(grads)]
+        self.grads = apart(grads, plan.lengths, rows=True)
         self.state: State | None = None
         self.shared: list[Tensor] | None = None  # of parameters, buffers and sigma
         self.times: tuple[Tensor, ...] = ()
@@ -246,8 +272,7 @@ class _Reverse:
         made: Any = torch.func.vjp(self._segment(run, needed), x, moved, drives, needed.times)
         (end, _), pull = made
         state = tree.map(torch.zeros_like, end) if self.state is None else self.state
-        grads = tree.unflatten(x, [parts[i] for parts in self.grads])
-        self.state, found, drive, times = pull((state, grads))
+        self.state, found, drive, times = pull((state, self.grads[i]))
         self.shared = list(found) if self.shared is None else [a + b for a, b in zip(self.shared, found, strict=True)]
         self.times = (*times, *self.times)
         self.drive.append((window, drive))
