@@ -23,6 +23,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ctrnn._files import atomic_write
+from ctrnn.cli import interruptible
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -235,15 +236,6 @@ def _one_thread() -> Iterator[None]:
 def main(run: Callable[..., Result]) -> NoReturn:
     """What a scenario script calls under `if __name__ == "__main__":`, with its function `run`."""
     sys.exit(interruptible(lambda: execute(run, sys.argv[1:])))
-
-
-def interruptible(work: Callable[[], int]) -> int:
-    """The exit status of some work, 130 after Ctrl-C."""
-    try:
-        return work()
-    except KeyboardInterrupt:
-        Console(stderr=True).print("Interrupted. Every file is whole: as it was, or as it was meant to be.")
-        return 130
 
 
 def execute(run: Callable[..., Result], tokens: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import ctrnn.cli as cli
+from ctrnn import commands
 
 PACKAGE = Path(cli.__file__).parent
 SCENARIO = '''"""A stub that {verb}.
@@ -74,7 +75,7 @@ def checkout(tmp_path, monkeypatch):
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
-    monkeypatch.setattr(cli, "scenarios_folder", lambda: folder)
+    monkeypatch.setattr(commands, "scenarios_folder", lambda: folder)
     monkeypatch.setattr(sys, "path", list(sys.path))
     return root
 
@@ -251,8 +252,8 @@ def test_ctrl_c_while_a_figure_is_being_written_leaves_the_old_one(checkout):
 
 
 def test_every_scenario_states_title_claim_and_source_and_takes_the_common_flags():
-    for name, path in cli.scenario_paths().items():
-        scenario = cli.read(path)
+    for name, path in commands.scenario_paths().items():
+        scenario = commands.read(path)
         assert len([part for part in scenario.document.split("\n\n") if part.strip()]) >= 2, name
         flags = {parameter: default for parameter, _, default in scenario.parameters}
         assert {"quick": "False", "seed": "0"}.items() <= flags.items(), name
