@@ -1,5 +1,6 @@
 """The figure: every tool on every work, on logarithmic axes, with the line that the aims draw."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -43,6 +44,7 @@ OTHERS = {  # and what their works are
     "fixed_points": "fixed points ",
     "import_time": "",
 }
+NAMED = 0.6  # of the width of the other aims: their names
 AIM = {"color": STABLE, "lw": 1.4, "solid_capstyle": "butt"}
 
 
@@ -160,14 +162,16 @@ def further(ax: Axes, targets: Sequence[Mapping[str, Any]], names: Sequence[str]
         ax.annotate(name, (0.02, k), xycoords=("axes fraction", "data"), va="center", fontsize="small")
     ax.axvline(1, **AIM)
     ax.set(xscale="log", yticks=[], xlabel="ratio / aim", title="Other aims, met right of the line")
-    ax.set_xlim(ax.get_xlim()[0] / 60, None)
+    ax.margins(x=0.1)
+    low, high = map(math.log10, ax.get_xlim())
+    ax.set_xlim(10 ** (high - (high - low) / (1 - NAMED)), None)
     return ax
 
 
 def _short(target: Mapping[str, Any]) -> str:
     """What was measured, without sizes and particulars."""
     parts = [part for part in target["work"].split(", ") if " = " not in part]
-    return " ".join(parts[: 2 if "compiled" in parts else 1]) or "time of Recompute"
+    return " ".join(parts[: 2 if "compiled" in parts else 1]).removeprefix("peak ") or "time of Recompute"
 
 
 def _legend(rows: Mapping[str, Any]) -> list[Line2D]:

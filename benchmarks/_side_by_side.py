@@ -248,7 +248,8 @@ def show(row: Row) -> None:
     for target in row.targets:
         sign = ">=" if target.at_least else "<="
         mark = "met" if target.holds else "NOT MET"
-        what = "times as fast as" if target.at_least else "times"
+        better = "times as fast as" if target.unit == "ms" else f"times fewer {target.unit} than"
+        what = better if target.at_least else "times"
         print(f"  {target.work}: {target.measured:.3g} {what} {target.against} ({sign} {target.limit:g}) {mark}")
     if row.missing:
         print(f"  not installed, so not measured: {', '.join(row.missing)}")
