@@ -27,7 +27,7 @@ from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, RungeKutta, Tableau
 from ctrnn.steps import AT_ITS_END, Grid
 
 REPORTS = 32  # of a run's progress: a kernel that has begun says nothing until its end
-BUDGET = 2**22  # numbers of a projected drive, where nobody asks for them again
+BUDGET = 2**22  # numbers of a projected drive, or of a layer's states, where nobody asks for them again
 
 
 def compiled(
@@ -78,7 +78,8 @@ def _parts(layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Ten
     if 2 * grid.slots()[0] > grid.steps or (torch.is_grad_enabled() and any(map(moves, tensors))):
         return 1
     rows = tree.leaves(x)[0].numel() // max(tree.leaves(x)[0].shape[-1], 1)
-    size = max(len(layer.network.W_rec) for layer in layers) * rows * grid.steps
+    made = [layer.network for layer in layers if len(layers) > 1 or isinstance(layer.network, GatedNetwork)]
+    size = max((len(network.W_rec) for network in made), default=0) * rows * grid.steps
     return min(grid.steps, max(1, size // BUDGET))
 
 
@@ -173,17 +174,15 @@ def _run(
     parts = [leaf.reshape(-1, leaf.shape[-1]) for leaf in tree.leaves(x)]
     pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
     rates = _rates(layer, lengths, parts)
-    drive = projected(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
-    if drive.shape[-1] != len(layer.network.W_rec):
-        raise ValueError(
-            f"the drive has {drive.shape[-1]} channels, the network listens to {len(layer.network.W_rec)}."
-        )
-    if len(parts) > 1:
-        assert isinstance(layer.network, GatedNetwork)
-        saves, ends = lstm(layer.network, schedule, parts, drive, rates, pushed)
+    us = inputs(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
+    kick = None if pushed is None else pushed[0]
+    if isinstance(layer.network, RateNetwork):
+        xs, end = rate(layer.network, schedule, parts[0], us, rates[0], kick)
+        saves, ends = (xs,), (end,)
+    elif len(parts) > 1:
+        saves, ends = lstm(layer.network, schedule, parts, projected(layer.network, us), rates, pushed)
     else:
-        run: Any = rate if isinstance(layer.network, RateNetwork) else gated
-        xs, end = run(layer.network, schedule, parts[0], drive, rates[0], None if pushed is None else pushed[0])
+        xs, end = gated(layer.network, schedule, parts[0], projected(layer.network, us), rates[0], kick)
         saves, ends = (xs,), (end,)
     shapes = [leaf.shape for leaf in tree.leaves(x)]
     end = tree.unflatten(x, [end.reshape(shape) for end, shape in zip(ends, shapes, strict=True)])
@@ -232,21 +231,26 @@ def _pushed(
     return pushed
 
 
-def projected(network: RateNetwork | GatedNetwork, coefficients: list[Tensor], rows: int) -> Tensor:
-    """W_in u + b (coefficient, interval, row, unit); one row where all samples share a drive."""
+def inputs(network: RateNetwork | GatedNetwork, coefficients: Sequence[Tensor], rows: int) -> Tensor:
+    """u (coefficient, interval, row, input), of zeros without a drive; one row where all samples share it."""
+    channels = (network.W_rec if network.W_in is None else network.W_in.T).shape[0]
+    if not coefficients:
+        return network.W_rec.new_zeros(1, 1, 1, channels)
+    if coefficients[0].shape[-1] != channels:
+        raise ValueError(f"the drive has {coefficients[0].shape[-1]} channels, the network listens to {channels}.")
+    flat = [_rows(coefficient, rows) for coefficient in coefficients]
+    return flat[0][None] if len(flat) == 1 else torch.stack(flat)
+
+
+def projected(network: RateNetwork | GatedNetwork, us: Tensor) -> Tensor:
+    """W_in u + b (coefficient, interval, #row, unit), where b belongs to the lowest power."""
     b = network.b if isinstance(network, RateNetwork) else network.b_in
     if isinstance(network, GatedNetwork) and network.kind == "lstm" and network.b_rec is not None:
         b = network.b_rec if b is None else b + network.b_rec
-    if not coefficients:
-        coefficients = [
-            network.W_rec.new_zeros(1, 1, (network.W_rec if network.W_in is None else network.W_in).shape[1])
-        ]
-    flat = [_rows(coefficient, rows) for coefficient in coefficients]
-    if network.W_in is None:
-        flat[0] = flat[0] if b is None else flat[0] + b
-    else:
-        flat = [project(c, network.W_in, None if k else b) for k, c in enumerate(flat)]
-    return flat[0][None] if len(flat) == 1 else torch.stack(flat)
+    if network.W_in is not None:
+        each = [project(u, network.W_in, None if power else b) for power, u in enumerate(us.unbind(0))]
+        return each[0][None] if len(each) == 1 else torch.stack(each)
+    return us if b is None else torch.cat([us[:1] + b, us[1:]])
 
 
 def _rows(coefficient: Tensor, rows: int) -> Tensor:

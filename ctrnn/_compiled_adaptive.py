@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import debug_unwrap
 
-from ctrnn._compiled import projected
+from ctrnn._compiled import inputs, projected
 from ctrnn._derivative import forward_mode, moves
 from ctrnn._kernels import network_of
 from ctrnn._types import State
@@ -38,12 +38,12 @@ def compiled(
     assert isinstance(x, Tensor)
     assert isinstance(step.solver, EmbeddedRungeKutta)
     silent = not coefficients and not torch.is_grad_enabled()  # otherwise W_in has a gradient, though it is zero
-    drive = _bias(network) if silent else projected(network, _used(coefficients, line), len(x))
-    inputs = (x, drive, *[value for value in network if isinstance(value, Tensor)])
+    drive = _bias(network) if silent else projected(network, inputs(network, _used(coefficients, line), len(x)))
+    moving = (x, drive, *[value for value in network if isinstance(value, Tensor)])
     keep = STEPS if wanted is None else NOTHING
     if wanted is None:
         wanted = line.start.new_empty(0, len(x))
-    elif torch.is_grad_enabled() and any(map(moves, inputs)):
+    elif torch.is_grad_enabled() and any(map(moves, moving)):
         keep = STEPS_AND_STATES
     plan = Plan(
         Timeline(*map(_numbers, line)), _numbers(wanted), step.solver, steps, jumps,

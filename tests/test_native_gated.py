@@ -285,3 +285,12 @@ def test_what_is_not_a_number_stays_with_its_row():
     assert xs[:, [0, 1, 3]].isfinite().all()
     assert xs[:3, 2].isfinite().all()
     assert xs[3:, 2].isnan().all()
+
+
+def test_a_long_run_of_which_little_is_kept_goes_in_parts(runs):
+    model, us, x0 = network(65), samples(1000, 50, 3), samples(50, 65, seed=2)
+    with torch.no_grad():
+        kept = integrate(model, us, x0, dt=0.3, save=Every(500))
+        assert len(runs) > 1
+        whole = integrate(model, us, x0, dt=0.3)
+    assert torch.equal(kept.xs, whole.xs[499::500])

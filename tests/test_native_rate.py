@@ -323,7 +323,8 @@ def test_samples_of_different_lengths_end_when_they_end_and_their_padding_may_be
 def test_a_solver_with_a_method_of_its_own_is_not_replaced_by_its_parents(runs):
     class Halved(RK4):
         def slopes(self, *args, **kwargs):
-            return [0.5 * slope for slope in super().slopes(*args, **kwargs)]
+            slopes, end = super().slopes(*args, **kwargs)
+            return [0.5 * slope for slope in slopes], end
 
     class Prepared(RK4):
         def prepare(self, model, dt):
@@ -358,10 +359,44 @@ def test_a_tensor_without_memory_is_named(runs):
         torch.autograd.grad(xs, x0, torch.ones(2, *xs.shape), is_grads_batched=True)
 
 
-def test_a_long_run_of_which_little_is_kept_goes_in_parts(runs):
-    model, us, x0 = network(65), samples(3000, 50, 3), samples(50, 65, seed=2)
-    with torch.no_grad():
-        kept = integrate(model, us, x0, dt=0.3, save=Every(1000))
-        assert len(runs) > 1
-        whole = integrate(model, us, x0, dt=0.3)
-    assert torch.equal(kept.xs, whole.xs[999::1000])
+@pytest.mark.parametrize("solver", [Euler(), RK4()], ids=str)
+@pytest.mark.parametrize("kind", [Held, Linear, Cubic], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("batch", [(), (5,), (50,)], ids=str)
+@pytest.mark.parametrize("n_in", [1, 17, 33])
+def test_a_drive_is_projected_in_pieces_of_any_size(n_in, batch, kind, solver, runs):
+    # More intervals than a piece holds, more rows than a block, more inputs than units, steps within an interval.
+    generator = torch.Generator().manual_seed(3)
+    model = CTRNN(7, n_in, tau=torch.linspace(1, 2, 7), learn_tau=True, generator=generator).double()
+    found = []
+    for compiled in (True, False):
+        us, shared = samples(101, *batch, n_in).requires_grad_(), samples(101, n_in, seed=4).requires_grad_()
+        for given in (us, shared):
+            with torch.enable_grad() if compiled else ctrnn.plain():
+                start = model.initial_state(*batch)
+                xs = integrate(model, kind(given, 0.3), start, steps=Fixed(0.15), solver=solver, save=Every(7)).xs
+            leaves = (given, *model.parameters())
+            found.append([xs.detach(), *torch.autograd.grad(xs.sin().sum(), leaves, allow_unused=True)])
+    assert len(runs) == 4
+    assert_same([[*found[0], *found[1]], [*found[2], *found[3]]])
+
+
+def test_what_of_a_drive_is_not_asked_for_has_no_gradient(runs):
+    model, us, x0 = network(), samples(60, 4, 3), samples(4, 7, seed=2)
+    for wanted in (("W_in",), ("b_rec",), ("W_rec",), ("W_in", "b_rec")):
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in wanted)
+        found = []
+        for compiled in (True, False):
+            with torch.enable_grad() if compiled else ctrnn.plain():
+                loss = integrate(model, us, x0, dt=0.3).xs.square().sum()
+            found.append(torch.autograd.grad(loss, [getattr(model, name) for name in wanted]))
+        assert_same(found)
+    assert runs
+
+
+def test_a_drive_of_other_channels_is_named(runs):
+    model = network()
+    model.n_in = None
+    with pytest.raises(ValueError, match="the drive has 2 channels, the network listens to 3"):
+        integrate(model, samples(6, 4, 2), samples(4, 7, seed=2), dt=0.3)
+    assert not runs

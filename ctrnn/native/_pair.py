@@ -71,11 +71,11 @@ def into_drive(
 ) -> Float[Tensor, "coefficient interval #row unit"]:
     """Gradients of the drive's value in every stage as those of its coefficients on every interval."""
     each = _by_power(delta, shape[0], schedule)
-    _, intervals, rows, _ = shape
+    intervals, rows = shape[1:3]
     if rows != each.shape[2]:
         each = each.sum(2, keepdim=True)
     if schedule.interval is not None and intervals > 1:
-        return each.new_zeros(shape).index_add(1, schedule.interval, each)
+        return each.new_zeros(*shape[:3], each.shape[3]).index_add(1, schedule.interval, each)
     return each if intervals == each.shape[1] else each.sum(1, keepdim=True)
 
 

@@ -62,7 +62,7 @@ class ProjectRun(ctypes.Structure):
 class RateRun(ctypes.Structure):
     """`ctrnn_rate_run`."""
 
-    _fields_: ClassVar = FIXED_STEPS
+    _fields_: ClassVar = [*FIXED_STEPS, ("inputs", c_int64), ("W_in", c_void_p), ("b_in", c_void_p)]
 
 
 class RateBack(ctypes.Structure):
@@ -78,6 +78,8 @@ class RateBack(ctypes.Structure):
             "grad_end",
             "delta",
             "grad_W",
+            "grad_W_in",
+            "grad_b",
             "grad_x0",
             "grad_rates",
             "grad_gain",

@@ -26,7 +26,9 @@ class Inputs(NamedTuple):
     """Every Tensor on which a run depends."""
 
     x0: Float[Tensor, "row unit"]
-    drive: Float[Tensor, "coefficient interval row unit"]  # W_in u + b; one row or one interval stands for all
+    drive: Float[Tensor, "coefficient interval row input"]  # u; one row or one interval stands for all
+    W_in: Float[Tensor, "unit input"] | None
+    b: Float[Tensor, "unit"] | None
     W: Float[Tensor, "unit unit"]
     rates: Float[Tensor, "kind unit"]  # alpha of a lerp, dt / tau of Runge-Kutta
     gain: Float[Tensor, "unit"] | None
@@ -50,16 +52,16 @@ def rate(
     network: RateNetwork,
     schedule: Schedule,
     x0: Float[Tensor, "row unit"],
-    drive: Float[Tensor, "coefficient #interval #row unit"],
+    drive: Float[Tensor, "coefficient #interval #row input"],
     rates: Float[Tensor, "kind unit"],
     kicks: Float[Tensor, "step row unit"] | None,
 ) -> tuple[Float[Tensor, "slot row unit"], Float[Tensor, "row unit"]]:
     """The states that the schedule keeps, and the one at the end.
 
-    `drive` is W_in u + b, `rates` alpha of a lerp or dt / tau, and `kicks` are added after each step.
+    `drive` is u, `rates` alpha of a lerp or dt / tau, and `kicks` are added after each step.
     """
     gain, theta = (None if value is None else value.expand(x0.shape[-1]) for value in (network.gain, network.theta))
-    inputs = Inputs(x0, drive, network.W_rec, rates, gain, theta, kicks)
+    inputs = Inputs(x0, drive, network.W_in, network.b, network.W_rec, rates, gain, theta, kicks)
     differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
     # Without a learned tau, W r + v itself need not be known: its slope is 1, whatever it is.
     targets = differentiated and schedule.tableau is None and (network.post != "identity" or moves(rates))
@@ -120,9 +122,9 @@ class _Pullback(torch.autograd.Function):
         inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
         x0, schedule, (rows, n) = inputs.x0, plan.schedule, inputs.x0.shape
         shape = (max(schedule.stages, 1), schedule.steps, rows, n)
-        delta = x0.new_empty(shape)
-        each = {"W": (n, n), "rates": (rows, len(inputs.rates), n), "kicks": shape[1:]}
-        each |= dict.fromkeys(("gain", "theta"), (rows, n))
+        delta = x0.new_empty(shape) if want.drive else None
+        each = {"W": (n, n), "W_in": (n, inputs.drive.shape[-1]), "b": (n,), "kicks": shape[1:]}
+        each |= {"rates": (rows, len(inputs.rates), n), "gain": (rows, n), "theta": (rows, n)}
         found = {name: x0.new_empty(size) for name, size in each.items() if getattr(want, name)}
         back, run = RateBack(), _run(plan, schedule, inputs)
         contiguous = [None if g is None else g.resolve_neg().contiguous() for g in (grad_xs, grad_end)]
@@ -136,8 +138,8 @@ class _Pullback(torch.autograd.Function):
         call("ctrnn_rate_backward", run, back)
         return (
             grad_x0 if want.x0 else None,
-            into_drive(delta, inputs.drive.shape, schedule) if want.drive else None,
-            found.get("W"),
+            None if delta is None else _into_input(delta, inputs, schedule),
+            *map(found.get, ("W_in", "b", "W")),
             *[found[name].sum(0) if name in found else None for name in ("rates", "gain", "theta")],
             found.get("kicks"),
         )
@@ -173,10 +175,17 @@ def _contiguous(inputs: Inputs) -> Inputs:
     return Inputs(*rest)._replace(drive=drive)
 
 
+def _into_input(delta: Tensor, inputs: Inputs, schedule: Schedule) -> Float[Tensor, "coefficient interval #row input"]:
+    """The gradient of u from that of W_in u + b in every stage."""
+    grad = into_drive(delta, inputs.drive.shape, schedule)
+    return grad if inputs.W_in is None else grad @ inputs.W_in
+
+
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> RateRun:
     run = RateRun(threads=plan.threads, pre=CODES[plan.pre], post=CODES[plan.post])
     fixed_steps(run, schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
     run.W, run.gain, run.theta = map(address, (inputs.W, inputs.gain, inputs.theta))
+    run.inputs, run.W_in, run.b_in = inputs.drive.shape[-1], address(inputs.W_in), address(inputs.b)
     return run
 
 
@@ -194,9 +203,10 @@ def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The same run in plain torch."""
     pre, post = PLAIN[plan.pre], PLAIN[plan.post]
 
-    def target(x: Tensor, v: Tensor) -> Tensor:
+    def target(x: Tensor, u: Tensor) -> Tensor:
         z = x if inputs.gain is None else inputs.gain * x
         z = z if inputs.theta is None else z + inputs.theta
-        return post(F.linear(pre(z), inputs.W) + v)
+        v = u if inputs.W_in is None else F.linear(u, inputs.W_in)
+        return post(F.linear(pre(z), inputs.W, inputs.b) + v)
 
     return plain_run(target, plan.schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)

@@ -54,6 +54,7 @@ private:
 template <class T, int VECTORS>
 inline void add(T* c, int64_t columns, const typename Vec<T>::type (&sum)[VECTORS]) {
     using V = Vec<T>;
+#pragma GCC unroll 8
     for (int v = 0; v < VECTORS; ++v) {
         T* at = c + v * V::width;
         const int64_t left = v + 1 < VECTORS ? V::width : columns - v * V::width;
@@ -66,15 +67,24 @@ template <class T, int ROWS, int VECTORS>
 inline void tile(const T* a, int64_t lda, int64_t next, const T* b, int64_t ldb, int64_t k, T* c, int64_t ldc,
                  int64_t columns) {
     using V = Vec<T>;
-    typename V::type sum[ROWS][VECTORS] = {};
+    // Unrolled early, for GCC clears, and in the end spills, a memory copy of an array whose indices it does not know yet.
+    typename V::type sum[ROWS][VECTORS];
+#pragma GCC unroll 8
+    for (int r = 0; r < ROWS; ++r)
+#pragma GCC unroll 8
+        for (int v = 0; v < VECTORS; ++v) sum[r][v] = typename V::type{};
     for (int64_t i = 0; i < k; ++i, a += next, b += ldb) {
         typename V::type row[VECTORS];
+#pragma GCC unroll 8
         for (int v = 0; v < VECTORS; ++v) row[v] = V::load(b + v * V::width);
+#pragma GCC unroll 8
         for (int r = 0; r < ROWS; ++r) {
             const auto factor = V::broadcast(a[r * lda]);
+#pragma GCC unroll 8
             for (int v = 0; v < VECTORS; ++v) sum[r][v] += factor * row[v];
         }
     }
+#pragma GCC unroll 8
     for (int r = 0; r < ROWS; ++r) add<T, VECTORS>(c + r * ldc, columns, sum[r]);
 }
 
@@ -149,9 +159,9 @@ void accumulate(const T* a, int64_t lda, int64_t rows, const Matrix<T>& b, T* c,
     }
 }
 
-// C (n, length) += A^T B, where A and B have `k` rows of whole vectors `ld` apart: the gradient of weights.
+// C (n, length) += A^T B, where A and B have `k` rows, `lda` and `ldb` apart, B of whole vectors: a gradient of weights.
 template <class T>
-void accumulate_outer(const T* a, const T* b, int64_t ld, int64_t k, int64_t n, T* c, int64_t length) {
+void accumulate_outer(const T* a, int64_t lda, const T* b, int64_t ldb, int64_t k, int64_t n, T* c, int64_t length) {
     for (int64_t first = 0; first < length; first += PANEL<T>) {
         const int64_t columns = length - first < PANEL<T> ? length - first : PANEL<T>;
         for_width<T>(columns, [&](auto vectors) {
@@ -161,7 +171,7 @@ void accumulate_outer(const T* a, const T* b, int64_t ld, int64_t k, int64_t n, 
                 // A large C is far away, and asked for only when the tile is done.
                 for (int64_t row = 0; row < height; ++row)
                     for (int v = 0; v < vectors; ++v) __builtin_prefetch(to + row * length + v * Vec<T>::width, 1);
-                tile_of<T, vectors, TILE_ROWS>(height, a + i, 1, ld, b + first, ld, k, to, length, columns);
+                tile_of<T, vectors, TILE_ROWS>(height, a + i, 1, lda, b + first, ldb, k, to, length, columns);
             }
         });
     }

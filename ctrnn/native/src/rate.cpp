@@ -21,6 +21,16 @@ int64_t threads_for(const ctrnn_rate_run& run) {
     return std::max<int64_t>(1, std::min({double(run.threads), double(run.batch), 1 + work / SHARE}));
 }
 
+template <class T>
+struct Weights {
+    // Both empty if they are not needed.
+    Weights(const ctrnn_rate_run& run, bool needed)
+        : W(static_cast<const T*>(run.W), needed ? run.n : 0, needed ? run.n : 0, true),
+          W_in(static_cast<const T*>(run.W_in), needed && run.W_in ? run.inputs : 0, needed && run.W_in ? run.n : 0, true) {}
+
+    const Matrix<T> W, W_in;
+};
+
 // The first row of a thread's share; the first shares have one row more where they cannot be equal.
 int64_t share(const ctrnn_rate_run& run, int64_t threads, int64_t thread) {
     return thread * (run.batch / threads) + std::min(thread, run.batch % threads);
@@ -39,7 +49,7 @@ std::vector<int64_t> order_of_rows(const ctrnn_rate_run& run, int64_t threads) {
 
 // work(block, thread, room) for every block of rows, where room holds `planes` arrays of the block's size.
 template <class T, class Work>
-void blocks(const ctrnn_rate_run& run, int64_t threads, const Matrix<T>& W, int64_t planes, Work work) {
+void blocks(const ctrnn_rate_run& run, int64_t threads, const Weights<T>& weights, int64_t planes, Work work) {
     const auto order = order_of_rows(run, threads);
     const int64_t room = planes * std::min(RATE_ROWS, share(run, threads, 1)) * padded<T>(run.n);
     Aligned<T> memory(threads * room);
@@ -48,8 +58,9 @@ void blocks(const ctrnn_rate_run& run, int64_t threads, const Matrix<T>& W, int6
         const int64_t count = (rows + RATE_ROWS - 1) / RATE_ROWS;
         for (int64_t block = 0; block < count; ++block) {
             const int64_t begin = block * rows / count, end = (block + 1) * rows / count;
-            const RateBlock<T> rows{run, W, order.data() + first + begin, end - begin};
-            work(rows, thread, memory.data() + thread * room);
+            const int64_t* own = order.data() + first + begin;
+            RateDrive<T> v(run, run.W_in ? &weights.W_in : nullptr, own, end - begin);
+            work(RateBlock<T>{run, weights.W, v, own, end - begin}, thread, memory.data() + thread * room);
         }
     });
 }
@@ -59,25 +70,38 @@ bool is_empty(const ctrnn_rate_run& run) { return run.batch == 0 || run.n == 0; 
 template <class T>
 void forward(const ctrnn_rate_run& run) {
     if (is_empty(run)) return;
-    const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
-    blocks<T>(run, threads_for(run), W, RateForward<T>::planes(run),
+    blocks<T>(run, threads_for(run), Weights<T>(run, true), RateForward<T>::planes(run),
               [](const RateBlock<T>& block, int64_t, T* room) { RateForward<T>(block, room)(); });
 }
 
 template <class T>
+void clear(void* at, int64_t count) {
+    if (at) std::fill_n(static_cast<T*>(at), count, T(0));
+}
+
+template <class T>
 void backward(const ctrnn_rate_run& run, const ctrnn_rate_back& back) {
-    T* grad_W = static_cast<T*>(back.grad_W);
-    if (grad_W) std::fill_n(grad_W, run.n * run.n, T(0));
+    T *grad_W = static_cast<T*>(back.grad_W), *grad_W_in = static_cast<T*>(back.grad_W_in);
+    T* grad_b = static_cast<T*>(back.grad_b);
+    clear<T>(grad_W, run.n * run.n), clear<T>(grad_W_in, run.n * run.inputs), clear<T>(grad_b, run.n);
     if (is_empty(run)) return;
     const int64_t threads = threads_for(run);
-    const Matrix<T> W(static_cast<const T*>(run.W), run.n, run.n, true);
     const Matrix<T> W_back(static_cast<const T*>(run.W), run.n, run.n, false);
     std::vector<WeightGradient<T>> parts;
-    for (int64_t thread = 0; grad_W && thread < threads; ++thread) parts.emplace_back(run.n);
-    blocks<T>(run, threads, W, RateBackward<T>::planes(run), [&](const RateBlock<T>& block, int64_t thread, T* room) {
-        RateBackward<T>(block, back, W_back, grad_W ? &parts[thread] : nullptr, room)();
-    });
+    std::vector<InputGradient<T>> parts_in;
+    for (int64_t thread = 0; thread < threads; ++thread) {
+        if (grad_W) parts.emplace_back(run.n);
+        if (grad_W_in || grad_b) parts_in.emplace_back(run.n, grad_W_in ? run.inputs : 0);
+    }
+    // A lerp needs nothing of the way there again.
+    blocks<T>(run, threads, Weights<T>(run, run.stages > 0), RateBackward<T>::planes(run),
+              [&](const RateBlock<T>& block, int64_t thread, T* room) {
+                  WeightGradient<T>* of_W = grad_W ? &parts[thread] : nullptr;
+                  InputGradient<T>* of_in = parts_in.empty() ? nullptr : &parts_in[thread];
+                  RateBackward<T>(block, back, W_back, of_W, of_in, room)();
+              });
     for (WeightGradient<T>& part : parts) part.add_to(grad_W);
+    for (InputGradient<T>& part : parts_in) part.add_to(grad_W_in, grad_b);
 }
 
 }  // namespace

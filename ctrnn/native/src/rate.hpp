@@ -6,6 +6,7 @@
 #include "activations.hpp"
 #include "product.hpp"
 #include "rate.h"
+#include "rate_drive.hpp"
 #include "vec.hpp"
 
 namespace ctrnn::CTRNN_ISA {
@@ -28,6 +29,7 @@ struct RateBlock {
 
     const ctrnn_rate_run& run;
     const Matrix<T>& W;
+    RateDrive<T>& v;
     const int64_t* rows;  // of the batch, those with more steps first
     const int64_t size;   // how many
     const int64_t n = run.n, length = padded<T>(n), plane = size * length;
@@ -50,9 +52,9 @@ struct RateBlock {
     // Asks for a row that the next step reads, or writes, while this one has other work: a run passes through long
     // arrays once, in pieces too short for the processor to guess what comes.
     template <class Element>
-    void soon(Element* row) const {
+    void soon(Element* row, int64_t count) const {
         asm volatile("");  // GCC would drop calls of a function that does nothing but this
-        for (int64_t i = 0; i < n; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i, !std::is_const_v<Element>);
+        for (int64_t i = 0; i < count; i += 64 / int64_t(sizeof(T))) __builtin_prefetch(row + i, !std::is_const_v<Element>);
     }
 
     const T* rates(int64_t step) const {
@@ -67,23 +69,16 @@ struct RateBlock {
         for (int64_t i = 0; i < n; i += V::width) V::store(to + i, V::load(from + i), n - i);
     }
 
-    const T* drive_of(int64_t step, int64_t row) const {
-        const int64_t interval = run.interval ? run.interval[step] : step;
-        return static_cast<const T*>(run.drive) + interval * run.drive_interval + rows[row] * run.drive_row;
-    }
-
     // v at the fraction c of a step.
     void drive(int64_t step, double c, int64_t live, T* out) const {
         const T s = run.coefficients > 1 ? T(run.begin[step] + c * run.width[step]) : T(0);
-        for (int64_t row = 0; row < live; ++row, out += length) {
-            const T* from = drive_of(step, row);
-            for (int64_t i = 0; i < n; i += V::width) {
-                int64_t power = run.coefficients - 1;
-                auto v = V::load(from + power * run.drive_coefficient + i, n - i);
-                while (--power >= 0) v = V::load(from + power * run.drive_coefficient + i, n - i) + s * v;
-                V::store(out + i, v);
+        for (int64_t k = run.coefficients - 1; k >= 0; --k)
+            for (int64_t row = 0; row < live; ++row) {
+                const T* from = v.at(step, k) + row * v.stride();
+                T* to = out + row * length;
+                for (int64_t i = 0; i < n; i += V::width)
+                    V::store(to + i, k + 1 < run.coefficients ? V::load(from + i) + s * V::load(to + i) : V::load(from + i));
             }
-        }
     }
 
     // pre(gain x + theta), in `room` unless it is x itself.

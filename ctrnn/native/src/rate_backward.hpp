@@ -16,16 +16,18 @@ struct RateBackward : RateBlock<T> {
     const ctrnn_rate_back& back;
     const Matrix<T>& W_back;  // [to, from], which a gradient meets as (k, n)
     WeightGradient<T>* const grad_W;
+    InputGradient<T>* const grad_in;
     const int64_t stages = run.stages > 1 ? run.stages : 1;
     // x is the state before the step, g the gradient of the state after it; each stage has a plane of the other four.
     T *const x, *const g, *const delta, *const arrived, *const at_stage, *const F, *const room, *const slopes;
 
     RateBackward(const RateBlock<T>& block, const ctrnn_rate_back& back, const Matrix<T>& W_back,
-                 WeightGradient<T>* grad_W, T* memory)
+                 WeightGradient<T>* grad_W, InputGradient<T>* grad_in, T* memory)
         : RateBlock<T>(block),
           back(back),
           W_back(W_back),
           grad_W(grad_W),
+          grad_in(grad_in),
           x(memory),
           g(x + plane),
           delta(g + plane),
@@ -60,10 +62,11 @@ struct RateBackward : RateBlock<T> {
     }
 
     void ask_for(int64_t step, int64_t row) const {
-        this->soon(before(step, row));
-        if (slot(step) >= 0) this->soon(this->at(back.grad_xs, slot(step), row));
-        if (back.targets) this->soon(this->at(back.targets, step, row));
-        this->soon(this->at(back.delta, step, row));
+        this->soon(before(step, row), n);
+        if (slot(step) >= 0) this->soon(this->at(back.grad_xs, slot(step), row), n);
+        if (back.targets) this->soon(this->at(back.targets, step, row), n);
+        if (back.delta) this->soon(this->at(back.delta, step, row), n);
+        if (grad_in) this->soon(this->v.row_of(this->v.interval(step), row), run.inputs);
     }
 
     void begin() {
@@ -78,7 +81,8 @@ struct RateBackward : RateBlock<T> {
 
     // What a step leaves to the caller for rows that do not take it, and the gradient of its kick.
     void finish(int64_t step, int64_t row, bool alive) {
-        for (int64_t s = 0; !alive && s < stages; ++s) clear(this->at(back.delta, s * run.steps + step, row), n);
+        for (int64_t s = 0; back.delta && !alive && s < stages; ++s)
+            clear(this->at(back.delta, s * run.steps + step, row), n);
         if (!back.grad_kicks) return;
         if (alive) this->give(g + row * length, this->at(back.grad_kicks, step, row));
         else clear(this->at(back.grad_kicks, step, row), n);
@@ -145,7 +149,9 @@ struct RateBackward : RateBlock<T> {
     // From delta, the gradient of the argument of post, to that of the state, which is added to `into`.
     void through_product(int64_t step, int64_t stage, int64_t live, const T* state, const T* sent, T* into) {
         for (int64_t row = 0; row < live; ++row) {
-            this->give(delta + row * length, this->at(back.delta, stage * run.steps + step, row));
+            if (back.delta) this->give(delta + row * length, this->at(back.delta, stage * run.steps + step, row));
+            T* u = grad_in ? grad_in->add(delta + row * length) : nullptr;
+            if (back.grad_W_in) this->v.input(step, run.stages ? run.c[stage] : 0, row, u);
             if (grad_W) grad_W->add(delta + row * length, sent + row * length);
         }
         clear(arrived, live * length);

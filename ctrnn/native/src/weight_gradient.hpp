@@ -36,13 +36,56 @@ private:
     static constexpr int64_t ROWS = 128;
 
     void sum_up() {
-        accumulate_outer(deltas.data(), all_sent.data(), ld, rows, n, sum.data(), length);
+        accumulate_outer(deltas.data(), ld, all_sent.data(), ld, rows, n, sum.data(), length);
         rows = 0;
     }
 
     // Rows are `ld` apart, which is no power of two: those would share few places in the caches.
     int64_t n, length, ld, rows = 0;
     Aligned<T> sum, deltas, all_sent;
+};
+
+// The gradients of W_in and b, delta^T u and the sum of delta, likewise: b is the weight of a last input that is 1.
+template <class T>
+class InputGradient {
+public:
+    InputGradient(int64_t n, int64_t inputs)
+        : n(n),
+          inputs(inputs),
+          length(padded<T>(n)),
+          ld(length + Vec<T>::width),
+          ldu(padded<T>(inputs + 1) + Vec<T>::width),
+          sum((inputs + 1) * length),
+          deltas(ROWS * ld),
+          all_u(ROWS * ldu) {}
+
+    // delta is a row of whole vectors; what is returned waits for u, before the next row is added.
+    T* add(const T* delta) {
+        if (rows == ROWS) sum_up();
+        std::memcpy(deltas.data() + rows * ld, delta, length * sizeof(T));
+        T* u = all_u.data() + rows++ * ldu;
+        u[inputs] = T(1);
+        return u;
+    }
+
+    void add_to(T* of_W, T* of_b) {
+        sum_up();
+        for (int64_t i = 0; i < n; ++i) {
+            for (int64_t j = 0; of_W && j < inputs; ++j) of_W[i * inputs + j] += sum.data()[j * length + i];
+            if (of_b) of_b[i] += sum.data()[inputs * length + i];
+        }
+    }
+
+private:
+    static constexpr int64_t ROWS = 128;
+
+    void sum_up() {
+        accumulate_outer(all_u.data(), ldu, deltas.data(), ld, rows, inputs + 1, sum.data(), length);
+        rows = 0;
+    }
+
+    int64_t n, inputs, length, ld, ldu, rows = 0;
+    Aligned<T> sum, deltas, all_u;
 };
 
 }  // namespace ctrnn::CTRNN_ISA
