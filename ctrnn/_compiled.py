@@ -42,7 +42,7 @@ def compiled(
     whole = grid if grid.live is None else _of_all_rows(grid)
     if library() is None or whole is None or not _covered(step.solver, whole):
         return None
-    layers = layers_of(step.model, step.solver, x)
+    layers = layers_of(step, x)
     if layers is None or (len(layers) > 1 and kicks is not None):  # a layer is heard before the noise reaches it
         return None
     if forward_mode() or (grid.live is not None and kicks is not None):
@@ -74,12 +74,14 @@ def _is_plain(solver: Solver) -> bool:
 
 def _parts(layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor]) -> int:
     """In how many parts a run goes: where few states are kept and no gradient is, its drive need not be there whole."""
+    made = [layer.network for layer in layers if len(layers) > 1 or isinstance(layer.network, GatedNetwork)]
+    if not made:
+        return 1
     tensors = [*tree.leaves(x), *coefficients, *(v for layer in layers for v in tree.leaves(layer.network))]
     if 2 * grid.slots()[0] > grid.steps or (torch.is_grad_enabled() and any(map(moves, tensors))):
         return 1
     rows = tree.leaves(x)[0].numel() // max(tree.leaves(x)[0].shape[-1], 1)
-    made = [layer.network for layer in layers if len(layers) > 1 or isinstance(layer.network, GatedNetwork)]
-    size = max((len(network.W_rec) for network in made), default=0) * rows * grid.steps
+    size = max(len(network.W_rec) for network in made) * rows * grid.steps
     return min(grid.steps, max(1, size // BUDGET))
 
 
@@ -102,7 +104,6 @@ def _through(
 ) -> tuple[State, State]:
     """Layer after layer through the whole grid: a lerp reads what the layer below is after the same step."""
     ends, saves, states = list[Tensor](), list[Tensor](), iter(tree.leaves(x))
-    _, slot = grid.slots()
     every, inside = _every_step(grid), grid
     for layer in layers:
         start = tree.map(lambda _: next(states), layer.like)
@@ -110,7 +111,7 @@ def _through(
             end, kept = _run(layer, inside, start, coefficients, kicks, count)
         else:
             end, xs = _run(layer, inside._replace(saved=every.saved), start, coefficients, kicks, count)
-            kept = xs if slot is None else tree.map(lambda part: part[slot >= 0], xs)
+            kept = _saved(grid, xs)
             assert isinstance(layer.step.model, Relaxation)
             coefficients, inside = (layer.step.model.readout(xs),), every._replace(saved=grid.saved)
         ends += tree.leaves(end)
@@ -118,6 +119,12 @@ def _through(
             kept = tree.map(lambda first, rest: torch.cat([first[None], rest]), start, kept)
         saves += tree.leaves(kept)
     return tree.unflatten(x, ends), tree.unflatten(x, saves)
+
+
+def _saved(grid: Grid, xs: State) -> State:
+    """Of the states after every step those that the grid saves."""
+    _, slot = grid.slots()
+    return xs if slot is None else tree.map(lambda part: part[slot >= 0], xs)
 
 
 def _carried(
@@ -177,16 +184,19 @@ def _run(
     us = inputs(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
     kick = None if pushed is None else pushed[0]
     if isinstance(layer.network, RateNetwork):
-        xs, end = rate(layer.network, schedule, parts[0], us, rates[0], kick)
-        saves, ends = (xs,), (end,)
+        saves, ends = _alone(rate(layer.network, schedule, parts[0], us, rates[0], kick))
     elif len(parts) > 1:
         saves, ends = lstm(layer.network, schedule, parts, projected(layer.network, us), rates, pushed)
     else:
-        xs, end = gated(layer.network, schedule, parts[0], projected(layer.network, us), rates[0], kick)
-        saves, ends = (xs,), (end,)
+        saves, ends = _alone(gated(layer.network, schedule, parts[0], projected(layer.network, us), rates[0], kick))
     shapes = [leaf.shape for leaf in tree.leaves(x)]
     end = tree.unflatten(x, [end.reshape(shape) for end, shape in zip(ends, shapes, strict=True)])
     return end, tree.unflatten(x, [xs.reshape(-1, *shape) for xs, shape in zip(saves, shapes, strict=True)])
+
+
+def _alone(found: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Saves and end of a state that has one part, as those of states with several."""
+    return (found[0],), (found[1],)
 
 
 def _schedule(

@@ -11,12 +11,12 @@ from ctrnn.dynamics import Model, Relaxation
 from ctrnn.lowered import GatedNetwork, Layers, RateNetwork
 from ctrnn.native.abi import DTYPES
 from ctrnn.native.rate import CODES
-from ctrnn.solvers.base import Solver, Step
+from ctrnn.solvers.base import Step
 from ctrnn.solvers.relaxation import Euler, ExponentialEuler, Iterate
 
 LERPS = (Iterate, Euler, ExponentialEuler)
 BLOCKS = {"gru": 3, "lstm": 4}  # of rows of a gated network's weights
-EQUATION = ("target", "forward", "velocity", "activity")  # a model may write its own in any of them
+EQUATION = ("target", "forward", "pull", "activity")  # a model may write its own in any of them
 
 
 class Layer(NamedTuple):
@@ -27,17 +27,15 @@ class Layer(NamedTuple):
     like: State  # a state of its own
 
 
-def layers_of(model: Model, solver: Solver, x: Any) -> list[Layer] | None:
+def layers_of(step: Step, x: Any) -> list[Layer] | None:
     """The networks of a model, the first one first; None if one of them, or the way they are joined, has no kernel."""
-    network = network_of(model, x)
-    if isinstance(network, Layers):
-        if type(solver) not in LERPS:
-            return None  # within a stage a layer reads what the layer below does in that stage
-        found = [layers_of(layer, solver, part) for layer, part in zip(network.each, x.layers, strict=True)]
-        return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
-    if network is None or (isinstance(x, tuple) and type(solver) not in LERPS):
-        return None
-    return [Layer(Step(model, solver), network, x)]
+    network, lerps = network_of(step.model, x), type(step.solver) in LERPS
+    if network is None or (isinstance(x, tuple) and not lerps):
+        return None  # within a stage a layer reads what the layer below does in that stage
+    if not isinstance(network, Layers):
+        return [Layer(step, network, x)]
+    found = [layers_of(Step(layer, step.solver), part) for layer, part in zip(network.each, x.layers, strict=True)]
+    return None if any(part is None or len(part) > 1 for part in found) else [part[0] for part in found if part]
 
 
 def network_of(model: Model, x: State) -> RateNetwork | GatedNetwork | Layers | None:

@@ -1,7 +1,8 @@
 """What the pairs of autograd Functions over compiled runs share: vmap, second derivatives, gradients of a drive."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from inspect import signature
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from jaxtyping import Float
@@ -12,18 +13,64 @@ from ctrnn.native.schedule import Schedule
 Maybe = Tensor | None
 
 
-def one_by_one(function: Any, size: int, dims: Sequence[Any], fixed: tuple[Any, ...], tensors: Sequence[Maybe]) -> Any:
-    """The vmap rule of a Function over whole runs: a run for each entry, stacked.
+class OfRuns(torch.autograd.Function):
+    """A Function (settings, tensors) over whole runs; under vmap it makes a run for each entry.
 
     What surrounds a run costs little beside it, and each entry may have weights of its own.
     """
 
-    def entry(k: int) -> list[Maybe]:
-        return [t if t is None or d is None else t.select(d, k) for t, d in zip(tensors, dims, strict=True)]
+    settings: ClassVar[int] = 1  # how many of the first arguments are no Tensors
 
-    columns = list(zip(*[function.apply(*fixed, *entry(k)) for k in range(size)], strict=True))
-    outputs = tuple(None if column[0] is None else torch.stack(column) for column in columns)
-    return outputs, tuple(None if output is None else 0 for output in outputs)
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        forward: Any = cls.forward
+        forward.__signature__ = signature(forward)  # torch reads it in every call, which takes longer than a short run
+
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        fixed, tensors, dims = args[: cls.settings], args[cls.settings :], in_dims[cls.settings :]
+
+        def entry(k: int) -> list[Maybe]:
+            return [t if t is None or d is None else t.select(d, k) for t, d in zip(tensors, dims, strict=True)]
+
+        columns = list(zip(*[cls.apply(*fixed, *entry(k)) for k in range(info.batch_size)], strict=True))
+        outputs = tuple(None if column[0] is None else torch.stack(column) for column in columns)
+        return outputs, tuple(None if output is None else 0 for output in outputs)
+
+    @classmethod
+    def jvp(cls, ctx: Any, *tangents: Any) -> NoReturn:
+        """Compiled runs have no forward mode; the time loop takes the plain path where one is asked for."""
+        del ctx, tangents
+        raise NotImplementedError(
+            "compiled runs have no forward mode (jvp, jacfwd, hessian) under this transform: use `with ctrnn.plain():`."
+        )
+
+
+class Pullback(OfRuns):
+    """(plan, which inputs are wanted, gradients of the run's outputs, its inputs, rest) -> gradients of the inputs.
+
+    Its own derivative is that of the same run in plain torch.
+    """
+
+    settings = 2
+    outputs: ClassVar[int]  # of the run, those that have gradients
+
+    @staticmethod
+    def plain(plan: Any, *inputs: Maybe) -> tuple[Tensor, ...]:
+        """The run in plain torch."""
+        raise NotImplementedError
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Maybe, ...]) -> None:
+        del output
+        ctx.plan, ctx.wanted, *tensors = inputs
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+
+    @classmethod
+    def backward(cls, ctx: Any, *twice: Maybe) -> tuple[Maybe, ...]:
+        run = lambda *inputs: cls.plain(ctx.plan, *inputs)
+        return None, None, *second(run, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, cls.outputs)
 
 
 def second(
@@ -134,10 +181,3 @@ def _step(target: Any, schedule: Schedule, x: Tensor, drive: Tensor, rate: Tenso
         here = x + sum((w * s for w, s in zip(row, slopes, strict=True)), start=torch.zeros_like(x))
         slopes.append((target(here, drive_at(drive, schedule, k, c)) - here) * rate)
     return x + sum((w * s for w, s in zip(schedule.tableau.b, slopes, strict=True)), start=torch.zeros_like(x))
-
-
-def no_forward_mode() -> NoReturn:
-    """Compiled runs have no forward mode; the time loop takes the plain path where one is asked for."""
-    raise NotImplementedError(
-        "compiled runs have no forward mode (jvp, jacfwd, hessian) under this transform: use `with ctrnn.plain():`."
-    )

@@ -17,7 +17,7 @@ from torch.func import debug_unwrap
 
 from ctrnn.lowered import Nonlinearity, RateNetwork
 from ctrnn.native._adaptive_twin import run_again
-from ctrnn.native._pair import Maybe, no_forward_mode, one_by_one, second
+from ctrnn.native._pair import Maybe, OfRuns, second
 from ctrnn.native.abi import address
 from ctrnn.native.abi_adaptive import AdaptiveGradient, AdaptiveRun, AdaptiveSteps, Report
 from ctrnn.native.library import call
@@ -107,7 +107,7 @@ def adaptive(
     )
 
 
-class _Adaptive(torch.autograd.Function):
+class _Adaptive(OfRuns):
     """(inputs) -> (saves, what is known of them, of the rows, and of the steps)."""
 
     @staticmethod
@@ -137,22 +137,19 @@ class _Adaptive(torch.autograd.Function):
             return (None,) * 7
         return None, *_Pullback.apply(ctx.plan, tuple(ctx.needs_input_grad[1:]), grad_xs, *ctx.saved_tensors)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, *args: Any) -> NoReturn:
-        del info, in_dims, args
+    @classmethod
+    def vmap(cls, info: Any, in_dims: Any, *args: Any) -> NoReturn:
+        del cls, info, in_dims, args
         raise ValueError(
             "a Tensor of the model is mapped by vmap, where no step can be accepted or rejected: give the batch as "
             "leading axes, which step on their own, or take steps=Fixed(dt)."
         )
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
 
-
-class _Pullback(torch.autograd.Function):
+class _Pullback(OfRuns):
     """(gradient of the saves, inputs, what was found) -> gradients of the inputs wanted."""
+
+    settings = 2
 
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], grad_xs: Tensor, *tensors: Maybe) -> tuple[Maybe, ...]:
@@ -188,15 +185,6 @@ class _Pullback(torch.autograd.Function):
         plan, (holder, fraction, *made) = ctx.plan, ctx.saved_tensors[7:]
         again = lambda *inputs: (run_again(plan, Inputs(*inputs), Steps(*made[:4]), holder, fraction),)
         return None, None, *second(again, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, 1)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: Any, plan: Plan, wanted: Any, *tensors: Maybe) -> Any:
-        return one_by_one(_Pullback, info.batch_size, in_dims[2:], (plan, wanted), tensors)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
 
 
 def _contiguous(tensors: Any) -> Inputs:

@@ -4,7 +4,7 @@ A run is a pair of autograd Functions, since a backward pass that is not itself 
 """
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import into_drive, no_forward_mode, one_by_one, plain_run, second
+from ctrnn.native._pair import OfRuns, Pullback, into_drive, plain_run
 from ctrnn.native.abi import GatedBack, GatedRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -58,7 +58,7 @@ def gated(
     return xs, end
 
 
-class _Gated(torch.autograd.Function):
+class _Gated(OfRuns):
     """(inputs) -> (states kept, state at the end, and for the gradient: all states, all gates)."""
 
     @staticmethod
@@ -91,18 +91,11 @@ class _Gated(torch.autograd.Function):
         wanted = tuple(ctx.needs_input_grad[1:])
         return None, *_Pullback.apply(ctx.plan, wanted, grad_xs, grad_end, *ctx.saved_tensors)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None) -> Any:
-        return one_by_one(_Gated, info.batch_size, in_dims[1:], (plan,), tensors)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
-
-
-class _Pullback(torch.autograd.Function):
+class _Pullback(Pullback):
     """(gradients of the states kept and of the end, inputs, states, gates) -> gradients of the inputs wanted."""
+
+    outputs = 2
 
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -134,25 +127,8 @@ class _Pullback(torch.autograd.Function):
         )
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        del output
-        ctx.plan, ctx.wanted, *tensors = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *twice: Tensor | None) -> tuple[Tensor | None, ...]:
-        run = lambda *inputs: _plain(ctx.plan, Inputs(*inputs))
-        return None, None, *second(run, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, 2)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, wanted: Any, *tensors: Tensor | None) -> Any:
-        return one_by_one(_Pullback, info.batch_size, in_dims[2:], (plan, wanted), tensors)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
+    def plain(plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        return _plain(plan, Inputs(*inputs))  # type: ignore[arg-type]
 
 
 def _into_weights(

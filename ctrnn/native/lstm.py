@@ -6,7 +6,7 @@ torch's own kernel keeps c of no step but the last, and its derivatives are neit
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import drive_at, into_drive, no_forward_mode, one_by_one, second
+from ctrnn.native._pair import OfRuns, Pullback, drive_at, into_drive
 from ctrnn.native.abi import LSTMBack, LSTMRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -62,7 +62,7 @@ def lstm(
     return (hs, cs), (h, c)
 
 
-class _LSTM(torch.autograd.Function):
+class _LSTM(OfRuns):
     """(inputs) -> (h and c kept, h and c at the end, and for the gradient: all h, all c, all gates)."""
 
     @staticmethod
@@ -94,18 +94,11 @@ class _LSTM(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         return None, *_Pullback.apply(ctx.plan, tuple(ctx.needs_input_grad[1:]), *grads[:4], *ctx.saved_tensors)
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, *tensors: Tensor | None) -> Any:
-        return one_by_one(_LSTM, info.batch_size, in_dims[1:], (plan,), tensors)
 
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
-
-
-class _Pullback(torch.autograd.Function):
+class _Pullback(Pullback):
     """(gradients of what was kept and of the end, inputs, all h, all c, gates) -> gradients of the inputs wanted."""
+
+    outputs = 4
 
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -133,25 +126,8 @@ class _Pullback(torch.autograd.Function):
         )
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor | None, ...]) -> None:
-        del output
-        ctx.plan, ctx.wanted, *tensors = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *twice: Tensor | None) -> tuple[Tensor | None, ...]:
-        run = lambda *inputs: _plain(ctx.plan, Inputs(*inputs))
-        return None, None, *second(run, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, 4)
-
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], plan: Plan, wanted: Any, *tensors: Tensor | None) -> Any:
-        return one_by_one(_Pullback, info.batch_size, in_dims[2:], (plan, wanted), tensors)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
+    def plain(plan: Plan, *inputs: Tensor | None) -> tuple[Tensor, ...]:
+        return _plain(plan, Inputs(*inputs))  # type: ignore[arg-type]
 
 
 def _into_weights(

@@ -1,13 +1,13 @@
 """W u + b for every sample of a drive, in compiled code: a row of it does not depend on the rows beside it."""
 
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from ctrnn.native._pair import no_forward_mode, one_by_one
+from ctrnn.native._pair import OfRuns
 from ctrnn.native.abi import DTYPES, ProjectRun, address
 from ctrnn.native.library import call
 
@@ -22,7 +22,7 @@ def project(
     return v
 
 
-class _Project(torch.autograd.Function):
+class _Project(OfRuns):
     """(u, W, b) -> (W u + b,). The way back is made of torch's operations, and so differentiable itself."""
 
     @staticmethod
@@ -57,14 +57,10 @@ class _Project(torch.autograd.Function):
             flat.sum(0) if for_b else None,
         )
 
-    @staticmethod
-    def vmap(info: Any, in_dims: tuple[Any, ...], threads: int, u: Tensor, W: Tensor, b: Tensor | None) -> Any:
+    @classmethod
+    def vmap(cls, info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        threads, u, W, b = args
         _, of_u, of_W, of_b = in_dims
         if of_W is None and of_b is None:
-            return _Project.apply(threads, u.movedim(of_u, 0), W, b), (0,)
-        return one_by_one(_Project, info.batch_size, in_dims[1:], (threads,), (u, W, b))
-
-    @staticmethod
-    def jvp(ctx: Any, *tangents: Any) -> NoReturn:
-        del ctx, tangents
-        no_forward_mode()
+            return cls.apply(threads, u.movedim(of_u, 0), W, b), (0,)
+        return super().vmap(info, in_dims, *args)
