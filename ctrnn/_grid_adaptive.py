@@ -82,21 +82,21 @@ def _grid(line: Timeline, moving: Moving, found: Found) -> Grid:
     """The steps as rows in the order of their number; a step keeps its fractions of its stretch when that moves."""
     order = torch.argsort(found.count, descending=True, stable=True)
     steps = found.dt.shape[0]
-    live = (torch.arange(steps, device=order.device)[:, None] < found.count).sum(1).tolist()
-    begin: list[Tensor] = []
-    width: list[Tensor] = []
-    t: list[Tensor] = []
-    dt: list[Tensor] = []
-    interval: list[Tensor] = []
-    for k, rows in enumerate(order[:n] for n in live):
-        i = found.interval[k, rows]
-        offset, length = (column[k, rows] / line.length[i, rows] for column in (found.offset, found.dt))
-        t.append((moving.start[i, rows] + offset * moving.length[i, rows])[:, None])
-        dt.append((length * moving.length[i, rows] if moves(moving.length) else found.dt[k, rows])[:, None])
-        begin.append((moving.begin[i] + offset * moving.width[i])[:, None])
-        width.append((length * moving.width[i])[:, None])
-        interval.append(line.drive[i])
-    return Grid(t, dt, interval, begin, width, live, order, False, [() for _ in live])
+    number = torch.arange(steps, device=order.device)[:, None]
+    # All steps in one go, each with its live rows one after another.
+    number, rows = (number < found.count[order]).nonzero().unbind(1)
+    live = torch.bincount(number, minlength=steps).tolist()
+    rows = order[rows]
+    i = found.interval[number, rows]
+    offset, length = (column[number, rows] / line.length[i, rows] for column in (found.offset, found.dt))
+    columns = (
+        moving.start[i, rows] + offset * moving.length[i, rows],
+        length * moving.length[i, rows] if moves(moving.length) else found.dt[number, rows],
+        moving.begin[i] + offset * moving.width[i],
+        length * moving.width[i],
+    )
+    t, dt, begin, width = (list(column[:, None].split(live)) for column in columns)
+    return Grid(t, dt, list(line.drive[i].split(live)), begin, width, live, order, False, [() for _ in live])
 
 
 def asked(

@@ -12,7 +12,7 @@ from ctrnn._columns import Column, values
 from ctrnn._compiled import compiled
 from ctrnn._types import Input, State
 from ctrnn.drive import Piece
-from ctrnn.solvers.base import EmbeddedSolver, Step
+from ctrnn.solvers.base import EmbeddedSolver, Solver, Step
 from ctrnn.steps import Grid, Saved
 
 NOISE_CHUNK = 64
@@ -48,6 +48,7 @@ def march(
     done = compiled(step, grid, x, source.coefficients, kicks, progress) if source.function is None else None
     if done is not None:
         return done
+    solver, model = step.solver, step.solver.read(step.model)
     start, saved = x, [x] if grid.initial else []
     times = instants(grid, tree.leaves(x)[0])
     rows, ready_for, ready, prepared = None, None, None, dict[float, Any]()
@@ -58,15 +59,15 @@ def march(
             rows = grid.live[k]
             x = head(x, rows)
         if dt is not ready_for:
-            ready, ready_for = _prepare(step, dt, prepared), dt
+            ready, ready_for = _prepare(solver, model, dt, prepared), dt
         if items and items[-1].theta is not None:  # what lies at the end of a step comes first
-            x = _dense_step(step, t, dt, x, u, items, saved)
+            x = _dense_step(solver, model, t, dt, x, u, items, saved)
             continue
-        x = step.solver.step(step.model, t, dt, x, u, ready)
+        x = solver.step(model, t, dt, x, u, ready)
         if kicks is not None:
-            x = kicked(x, next(kicks), step.solver.diffusion(ready))
+            x = kicked(x, next(kicks), solver.diffusion(ready))
         for item in items:
-            saved.append(x if item.rows is None else pick(x, item.rows))
+            saved.append(x if item.rows is None else tree.pick(x, item.rows))
     return x, together(saved, start, grid.live is not None)
 
 
@@ -94,41 +95,32 @@ def after_start(x: State, saves: State, grid: Grid) -> State:
     return tree.map(lambda a, b: torch.cat([a if grid.live is not None else a[None], b]), x, saves)
 
 
-def _prepare(step: Step, dt: Any, prepared: dict[float, Any]) -> Any:
+def _prepare(solver: Solver, model: Any, dt: Any, prepared: dict[float, Any]) -> Any:
     if isinstance(dt, Tensor):
-        return step.solver.prepare(step.model, dt)
+        return solver.prepare(model, dt)
     if dt not in prepared:
-        prepared[dt] = step.solver.prepare(step.model, dt)
+        prepared[dt] = solver.prepare(model, dt)
     return prepared[dt]
 
 
 def _dense_step(
-    step: Step, t: Tensor, dt: Any, x: State, u: Input, items: Sequence[Saved], saved: list[State]
+    solver: Solver, model: Any, t: Tensor, dt: Any, x: State, u: Input, items: Sequence[Saved], saved: list[State]
 ) -> State:
     """A step of which states between its ends are saved."""
-    solver = step.solver
     assert isinstance(solver, EmbeddedSolver)
-    attempt = solver.attempt(step.model, t, dt, x, u)
+    attempt = solver.attempt(model, t, dt, x, u)
     for item in items:
         if item.theta is None:
-            saved.append(attempt.x if item.rows is None else pick(attempt.x, item.rows))
-            continue
-        rows = item.rows
-        assert rows is not None
-        part = pick(attempt, rows)
-        at = (lambda c, rows=rows: pick(u(c), rows)) if callable(u) else pick(u, rows)
-        saved.append(solver.interpolate(step.model, pick(t, rows), pick(dt, rows), pick(x, rows), at, part, item.theta))
+            saved.append(attempt.x if item.rows is None else tree.pick(attempt.x, item.rows))
+        else:
+            assert item.rows is not None
+            saved.append(solver.interpolate(model, t, dt, x, u, attempt, item.theta, item.rows))
     return attempt.x
 
 
 def head(x: State, rows: int) -> State:
     """The first rows."""
     return tree.map(lambda leaf: leaf[:rows], x)
-
-
-def pick(x: Any, rows: Tensor) -> Any:
-    """The given rows of every Tensor in a tree."""
-    return tree.map(lambda leaf: leaf if leaf is None else leaf.index_select(0, rows), x)
 
 
 def instants(grid: Grid, like: Tensor) -> list[Tensor]:
@@ -204,7 +196,7 @@ def deviates(noise: Noise, grid: Grid) -> Iterator[State]:
             chunk = _draw(noise, number)
         xi = tree.map(lambda leaf, j=k % NOISE_CHUNK: leaf[j], chunk)
         if grid.live is not None and grid.order is not None:
-            xi = pick(xi, grid.order[: grid.live[k - noise.offset]])
+            xi = tree.pick(xi, grid.order[: grid.live[k - noise.offset]])
         yield xi
 
 

@@ -1,6 +1,7 @@
 """The saves of an adaptive run without gradients, from the states that its search went through."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,46 +13,66 @@ from ctrnn.adjoints.base import Problem
 from ctrnn.steps import Grid, Saved
 
 
+class _Wanted(NamedTuple):
+    """States to be saved, one after another in the order of the grid."""
+
+    step: Tensor
+    row: Tensor
+    theta: Tensor  # fraction of the step; NaN: its end
+
+
 def read_off(problem: Problem, states: State) -> State:
     """What the grid saves, from the states (step + 1, row, *event) that a search kept."""
-    grid, saved = problem.grid, [problem.x0] if problem.grid.initial else []
+    grid, start = problem.grid, [problem.x0] if problem.grid.initial else []
+    assert grid.order is not None
+    wanted = _wanted(grid, grid.order)
+    if wanted is None:
+        return together(start, problem.x0, rows=True)
+    after, sample = wanted.step + 1, grid.order[wanted.row]
+    saved = tree.map(lambda leaf: leaf[after, sample], states)
+    inside = (~wanted.theta.isnan()).nonzero()[:, 0]
+    if len(inside):
+        found = _between(problem, states, _Wanted(*[column[inside] for column in wanted]))
+        saved = tree.map(lambda leaf, new: leaf.index_copy(0, inside, new), saved, found)
+    return together([*start, saved], problem.x0, rows=True)
+
+
+def _wanted(grid: Grid, order: Tensor) -> _Wanted | None:
+    assert grid.live is not None
+    whole, each = torch.arange(len(order), device=order.device), []
+    for k, items in enumerate(grid.saved):
+        for rows, theta in items:
+            row = whole[: grid.live[k]] if rows is None else rows
+            at_end = torch.full((len(row),), torch.nan, dtype=torch.float64, device=row.device)
+            each.append(_Wanted(torch.full_like(row, k), row, at_end if theta is None else theta[:, 0]))
+    return _Wanted(*map(torch.cat, zip(*each, strict=True))) if each else None
+
+
+def _between(problem: Problem, states: State, wanted: _Wanted) -> State:
+    """Dense output of the wanted steps: all are repeated from their starts as one step of many rows."""
+    grid, source = problem.grid, problem.source
     assert grid.order is not None
     assert grid.live is not None
-    wanted = [(k, item) for k, items in enumerate(grid.saved) for item in items]
-    dense = iter(_between(problem, states, [(k, item) for k, item in wanted if item.theta is not None]))
-    for k, item in wanted:
-        sample = grid.order[: grid.live[k]] if item.rows is None else grid.order[item.rows]
-        at_end = tree.map(lambda leaf, k=k, sample=sample: leaf[k + 1].index_select(0, sample), states)
-        saved.append(at_end if item.theta is None else next(dense))
-    return together(saved, problem.x0, rows=True)
-
-
-def _between(problem: Problem, states: State, wanted: list[tuple[int, Saved]]) -> list[State]:
-    """Dense output of steps (number, rows): all are repeated from their starts as one step of many rows."""
-    grid, source = problem.grid, problem.source
-    if not wanted:
-        return []
-    assert grid.order is not None
-    which = [(k, item.rows) for k, item in wanted if item.rows is not None]
-    sizes, samples = [len(rows) for _, rows in which], [grid.order[rows] for _, rows in which]
-    sample, start = torch.cat(samples), torch.cat([torch.full_like(rows, k) for k, rows in which])
+    size = len(grid.order)
+    step_row, which = torch.unique(wanted.step * size + wanted.row, return_inverse=True)
+    step, sample = step_row // size, grid.order[step_row % size]
+    live = torch.tensor(grid.live, device=step.device)
+    at = (live.cumsum(0) - live)[step] + step_row % size
     columns = (grid.t, grid.dt, grid.interval, grid.begin, grid.width)
-    t, dt, interval, begin, width = ([torch.cat([column[k][rows] for k, rows in which])] for column in columns)
-    every = torch.arange(len(sample), device=sample.device)
-    theta = torch.cat([item.theta for _, item in wanted if item.theta is not None])
+    t, dt, interval, begin, width = ([torch.cat(list(column))[at]] for column in columns)
     order = sample
     if source.function is not None:
-        order, function = every, _of_samples(source.function, len(grid.order), samples)
-        source = source._replace(function=function)
-    one = Grid(t, dt, interval, begin, width, [len(sample)], order, False, [(Saved(every, theta),)])
-    x = tree.map(lambda leaf: leaf[start, sample], states)
+        order = torch.arange(len(sample), device=sample.device)
+        groups = sample.split(torch.unique_consecutive(step, return_counts=True)[1].tolist())
+        source = source._replace(function=_of_samples(source.function, size, groups))
+    saved = (Saved(which, wanted.theta[:, None]),)
+    one = Grid(t, dt, interval, begin, width, [len(sample)], order, False, [saved])
+    x = tree.map(lambda leaf: leaf[step, sample], states)
     silence = source.silence.index_select(0, sample)
-    found = march(problem.step, one, x, source._replace(silence=silence))[1]
-    parts = zip(*(leaf.split(sizes) for leaf in tree.leaves(found)), strict=True)
-    return [tree.unflatten(found, part) for part in parts]
+    return march(problem.step, one, x, source._replace(silence=silence))[1]
 
 
-def _of_samples(fn: Callable[[Tensor], Tensor], count: int, samples: list[Tensor]) -> Callable[[Tensor], Tensor]:
+def _of_samples(fn: Callable[[Tensor], Tensor], count: int, samples: Sequence[Tensor]) -> Callable[[Tensor], Tensor]:
     """A drive's function, of the times of a flat batch, as one of times (row, 1) that belong to the given samples."""
 
     def values(t: Tensor) -> Tensor:

@@ -50,6 +50,11 @@ def spread(value: Any, like: State) -> Any:
     return value if isinstance(value, tuple) or not isinstance(like, tuple) else map(lambda _: value, like)
 
 
+def pick(x: Any, rows: Tensor) -> Any:
+    """The given rows of every Tensor in a tree."""
+    return map(lambda leaf: leaf if leaf is None else leaf.index_select(0, rows), x)
+
+
 def add(x: Any, change: Any, scale: Any) -> Any:
     """x + scale * change, for one scale or one per sample."""
     if isinstance(x, tuple):

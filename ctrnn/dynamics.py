@@ -125,15 +125,14 @@ class Relaxation(Model):
 
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
         """dx/dt = (F - x) / tau."""
-        return self.velocity(t, x, u, self.tau)
+        pull = self.pull(t, x, u)
+        return tree.map(torch.div, pull, tree.spread(self.tau, pull))
 
-    def velocity(self, t: Tensor, x: State, u: Tensor, tau: Any) -> State:
-        """(F - x) / tau, for those who ask often and have read tau before."""
+    def pull(self, t: Tensor, x: State, u: Tensor) -> State:
+        """F - x, which is tau dx/dt: what methods ask for that move a state by dt / tau of it."""
         target = self.target(t, x, u, 0)
         tree.same_form(x, target, "target")
-        if isinstance(x, Tensor) and isinstance(target, Tensor):
-            return (target - x) / tau
-        return tree.map(lambda a, b, tau: (b - a) / tau, x, target, tree.spread(tau, x))
+        return tree.map(torch.sub, target, x)
 
     @property
     def clock(self) -> Any:

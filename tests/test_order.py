@@ -175,6 +175,7 @@ WEIGHTS = torch.tensor([[0.9, -1.2], [1.2, 0.5]], dtype=torch.float64)
 NODES = torch.tensor([0.2, -1.0, 0.7, 1.1, -0.4], dtype=torch.float64)[:, None]
 # Several starts, since the error of a single one can pass through zero.
 STARTS = torch.cartesian_prod(*[torch.tensor(v, dtype=torch.float64) for v in ((-1.0, 0.0, 1.0), (-0.9, 0.1, 1.2))])
+EACH = torch.arange(9)
 
 
 def drive(kind):
@@ -240,7 +241,7 @@ def test_dense_output_within_a_step_is_accurate_to_the_order_of_the_method(solve
     for h in (0.02, 0.01, 0.005):
         t, u = torch.full((9, 1), 0.4), lambda c, h=h: torch.sin(torch.as_tensor(3.0 * c * h)).expand(9, 1)
         attempt = solver.attempt(model, t, torch.full((9, 1), h), x, u)
-        dense = solver.interpolate(model, t, torch.full((9, 1), h), x, u, attempt, torch.full((9, 1), theta))
+        dense = solver.interpolate(model, t, torch.full((9, 1), h), x, u, attempt, torch.full((9, 1), theta), EACH)
         exact = x
         for k in range(20):
             part = theta * h / 20
@@ -256,8 +257,23 @@ def test_dense_output_ends_in_the_state_at_the_end(solver):
     h, u = torch.full((9, 1), 0.1), torch.zeros(9, 1)
     attempt = solver.attempt(model, t, h, x, u)
     for theta, state in ((0.0, x), (1.0, attempt.x)):
-        dense = solver.interpolate(model, t, h, x, u, attempt, torch.full((9, 1), theta))
+        dense = solver.interpolate(model, t, h, x, u, attempt, torch.full((9, 1), theta), EACH)
         torch.testing.assert_close(dense, state, rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("solver", EMBEDDED, ids=str)
+def test_dense_output_is_there_for_any_row_as_often_as_it_is_wanted(solver):
+    model, x, t, u = Problem(WEIGHTS), STARTS, torch.linspace(0.0, 1.0, 9)[:, None], torch.zeros(9, 1)
+    h, rows, theta = (
+        torch.linspace(0.1, 0.2, 9)[:, None],
+        torch.tensor([4, 0, 4, 8]),
+        torch.tensor([0.2, 0.4, 0.6, 0.8]),
+    )
+    attempt = solver.attempt(model, t, h, x, u)
+    several = solver.interpolate(model, t, h, x, u, attempt, theta[:, None], rows)
+    for k, row in enumerate(rows):
+        alone = solver.interpolate(model, t, h, x, u, attempt, theta[k].expand(9, 1), EACH)
+        torch.testing.assert_close(several[k], alone[row], rtol=1e-13, atol=1e-14)
 
 
 @pytest.mark.parametrize("solver", EMBEDDED, ids=str)

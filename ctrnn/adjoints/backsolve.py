@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from ctrnn import _tree as tree
-from ctrnn._march import along, head, instants, pick, together
+from ctrnn._march import along, head, instants, together
 from ctrnn._types import Input, State
 from ctrnn.adjoints._leaves import check_closed, taken_out
 from ctrnn.adjoints.base import Adjoint, Problem
@@ -140,7 +140,7 @@ def _march(problem: Problem) -> State:
         if coarse.live is not None:
             x = head(x, coarse.live[k])
         x = _solve(model, solver, t, coarse.dt[k], x, u, weights, _fractions(grid, *spans[k]))
-        saved += [x if item.rows is None else pick(x, item.rows) for item in coarse.saved[k]]
+        saved += [x if item.rows is None else tree.pick(x, item.rows) for item in coarse.saved[k]]
         if problem.progress is not None:
             problem.progress((k + 1) / len(spans))
     return together(saved, problem.x0, grid.live is not None)

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ctrnn.native.rate import PLAIN
-from ctrnn.solvers.runge_kutta import horner
 
 
 def run_again(plan: Any, inputs: Any, steps: Any, holder: Tensor, fraction: Tensor) -> Tensor:
@@ -25,7 +24,7 @@ def run_again(plan: Any, inputs: Any, steps: Any, holder: Tensor, fraction: Tens
         within = ((holder == k) & ~fraction.isnan()).nonzero().unbind(1)
         at = torch.searchsorted(row, within[1])
         theta = fraction[within][:, None]
-        weights = [horner(powers, theta).to(x.dtype) for powers in plan.solver.tableau.dense]
+        weights = plan.solver.tableau.within(theta).to(x.dtype).T[..., None]
         xs = xs.index_put(within, x[within[1]] + dt[at] * _sum(weights, [slope[at] for slope in slopes]))
         x = end
     return xs

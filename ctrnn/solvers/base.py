@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from ctrnn import _tree as tree
@@ -27,14 +28,46 @@ def advance(x: State, dt: Scalar, slope: State) -> State:
     return tree.add(x, slope, dt)
 
 
-def flow(model: Model) -> Field:
-    """The vector field of a model; a relaxation's tau is read once for all that is asked of it."""
-    if not isinstance(model, Relaxation) or type(model).forward is not Relaxation.forward:
+def ratio(dt: Scalar, tau: Tensor) -> Tensor:
+    """dt / tau in the dtype of tau, exactly 1 where they are equal."""
+    # torch.div and not dt / tau, which torch computes as dt * (1 / tau): that is 1 at dt = tau in only 86 % of draws.
+    return torch.div(torch.as_tensor(dt, dtype=tau.dtype, device=tau.device), tau)
+
+
+class Flow(NamedTuple):
+    """A vector field as dx/dt = pull(t, x, u) / tau; of a bare one tau is None, which is 1."""
+
+    pull: Field
+    tau: Any
+
+    def slope(self, pull: State) -> State:
+        """dx/dt."""
+        return pull if self.tau is None else tree.map(torch.div, pull, tree.spread(self.tau, pull))
+
+    def reach(self, dt: Scalar, x: State) -> Any:
+        """dt / tau for each part of x: a step moves it by this times a mean of its pulls."""
+        return tree.map(_reach, x, tree.spread(dt, x), tree.spread(self.tau, x))
+
+
+def _reach(x: Tensor, dt: Scalar, tau: Tensor | None) -> Scalar:
+    dt = tree.per_leaf(dt, x)
+    return dt if tau is None else ratio(dt, tau)
+
+
+def flow(model: Any) -> Flow:
+    """The flow of a model; a relaxation's tau is read once for all that is asked of it. A `Flow` is itself."""
+    if isinstance(model, Flow):
         return model
-    if model._forward_hooks or model._forward_pre_hooks:
-        return model  # they want to see every call
-    tau = model.tau
-    return lambda t, x, u: model.velocity(t, x, u, tau)
+    own = not isinstance(model, Relaxation) or type(model).forward is not Relaxation.forward or "forward" in vars(model)
+    if own or model._forward_hooks or model._forward_pre_hooks:  # hooks want to see every call
+        return Flow(lambda t, x, u: _slope(model, t, x, u), None)
+    return Flow(model.pull, model.tau)
+
+
+def _slope(model: Model, t: Tensor, x: State, u: Tensor) -> State:
+    slope = model(t, x, u)
+    tree.same_form(x, slope, "slope")
+    return slope
 
 
 @dataclass(frozen=True)
@@ -58,6 +91,10 @@ class Solver:
         del steps
         return self
 
+    def read(self, model: Model) -> Any:
+        """What to pass for `model` to all that follows: the model itself, or what of it can be read once for a run."""
+        return model
+
     def prepare(self, model: Model, dt: Scalar) -> Any:
         """What a step of length dt needs that does not depend on the state; the loop computes it once for each dt."""
         del model, dt
@@ -78,24 +115,27 @@ class Attempt(NamedTuple):
 
     x: State
     error: State
-    slopes: tuple[State, ...]
-    last: State | None  # slope at the end of the step, where the method evaluates it anyway
+    slopes: tuple[State, ...]  # as the method counts them
+    last: State | None  # the one at the end of the step, where the method evaluates it anyway
 
 
 @dataclass(frozen=True)
 class EmbeddedSolver(Solver):
     """A solver with an error estimate and dense output, fit for adaptive steps."""
 
-    starts_with_slope: ClassVar[bool] = True  # the first of the slopes is that of the state at the start
+    starts_with_slope: ClassVar[bool] = True  # the first of the slopes is the flow's pull at the start
 
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
-        """A step with its error; `first` is the slope at its start when it is known."""
+        """A step with its error; `first` is the first of its slopes when it is known."""
         raise NotImplementedError
 
     def interpolate(
-        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor
     ) -> State:
-        """The state at the fraction theta (*batch, 1) of an attempted step, to an error of the order of the method."""
+        """States within an attempted step of a batch (row,), to an error of the order of the method.
+
+        Each of them, (save,), is that of a row of the batch at a fraction theta (save, 1) of its step.
+        """
         raise NotImplementedError
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
@@ -156,11 +196,12 @@ class TickingEmbedded(Ticking, EmbeddedSolver):
         return attempt._replace(x=end, last=None)
 
     def interpolate(
-        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor
     ) -> State:
         assert isinstance(model, Relaxation)
         kept = attempt._replace(x=_held(model.clock, x, attempt.x))
-        return _held(model.clock, x, self.solver.interpolate(model, t, dt, x, u, kept, theta))
+        found = self.solver.interpolate(model, t, dt, x, u, kept, theta, rows)
+        return _held(model.clock, tree.pick(x, rows), found)
 
 
 def _held(clock: Any, x: State, later: State) -> State:

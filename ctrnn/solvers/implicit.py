@@ -106,14 +106,14 @@ class Rodas4(EmbeddedSolver):
         return Attempt(end, parts[-1], parts, None)
 
     def interpolate(
-        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor
     ) -> State:
         def leaf(a: Tensor, b: Tensor, *stages: Tensor) -> Tensor:
             s = tree.per_leaf(theta, a)
             bend = sum((p + s * q) * k for p, q, k in zip(self.tableau.p, self.tableau.q, stages, strict=True))
             return (1 - s) * a + s * (b + (1 - s) * bend)
 
-        return tree.map(leaf, x, attempt.x, *attempt.slopes)
+        return tree.map(leaf, *[tree.pick(part, rows) for part in (x, attempt.x, *attempt.slopes)])
 
 
 def _batch_axes(model: Model, t: Tensor, x: State) -> int:

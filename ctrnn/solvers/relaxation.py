@@ -10,12 +10,7 @@ from torch import Tensor
 from ctrnn import _tree as tree
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model, Relaxation
-from ctrnn.solvers.base import Solver, advance, relaxation, value
-
-
-def _ratio(dt: Scalar, tau: Tensor) -> Tensor:
-    # torch.div and not dt / tau, which torch computes as dt * (1 / tau): that is 1 at dt = tau in only 86 % of draws.
-    return torch.div(torch.as_tensor(dt, dtype=tau.dtype, device=tau.device), tau)
+from ctrnn.solvers.base import Solver, advance, ratio, relaxation, value
 
 
 @dataclass(frozen=True)
@@ -46,7 +41,7 @@ class Euler(Solver):
     lerps: ClassVar[bool] = True
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
-        return tree.map(lambda tau: _ratio(dt, tau), model.tau) if isinstance(model, Relaxation) else None
+        return tree.map(lambda tau: ratio(dt, tau), model.tau) if isinstance(model, Relaxation) else None
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
         if not isinstance(model, Relaxation):
@@ -66,7 +61,7 @@ class ExponentialEuler(Solver):
     lerps: ClassVar[bool] = True
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
-        return tree.map(lambda tau: -torch.expm1(-_ratio(dt, tau)), relaxation(model, self).tau)
+        return tree.map(lambda tau: -torch.expm1(-ratio(dt, tau)), relaxation(model, self).tau)
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
         del dt
@@ -92,8 +87,8 @@ class ETD2RK(Solver):
         return 2
 
     def prepare(self, model: Model, dt: Scalar) -> Any:
-        ratio = tree.map(lambda tau: _ratio(dt, tau), relaxation(model, self).tau)
-        return tree.map(lambda z: -torch.expm1(-z), ratio), tree.map(_ramp, ratio)
+        z = tree.map(lambda tau: ratio(dt, tau), relaxation(model, self).tau)
+        return tree.map(lambda z: -torch.expm1(-z), z), tree.map(_ramp, z)
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
         target = relaxation(model, self).target

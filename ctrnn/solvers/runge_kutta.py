@@ -3,14 +3,36 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import fsum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ctrnn import _tree as tree
 from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model
-from ctrnn.solvers.base import Attempt, EmbeddedSolver, Field, Solver, advance, flow, value
+from ctrnn.solvers.base import Attempt, EmbeddedSolver, Flow, Solver, flow, ratio, value
+
+
+class Sum(NamedTuple):
+    """sum_j w_j k_j as first * (k_start + sum_j ratio_j k_j): the first weight that is not zero multiplies them all."""
+
+    first: float
+    start: int
+    rest: tuple[tuple[int, float], ...]  # j and ratio_j, without the weights that are zero
+
+    @classmethod
+    def of(cls, weights: Sequence[float]) -> "Sum":
+        """The sum with these weights, of which one at least is not zero."""
+        start, *rest = [j for j, w in enumerate(weights) if w]
+        return cls(weights[start], start, tuple((j, weights[j] / weights[start]) for j in rest))
+
+    def over(self, slopes: Sequence[State]) -> State:
+        """The sum divided by `first`."""
+        total = slopes[self.start]
+        for j, part in self.rest:
+            total = tree.add(total, slopes[j], part)
+        return total
 
 
 @dataclass(frozen=True)
@@ -27,6 +49,9 @@ class Tableau:
     dense: tuple[tuple[float, ...], ...] | None = None
     c: tuple[float, ...] = field(init=False)  # nodes: the fraction of the step at which each stage looks
     ends_in_slope: bool = field(init=False)  # the last stage is the slope at the step's end, the first of the next
+    rows: tuple[Sum, ...] = field(init=False, repr=False, compare=False)  # a, from the second stage on ...
+    end: Sum = field(init=False, repr=False, compare=False)  # ... b ...
+    error: Sum | None = field(init=False, repr=False, compare=False)  # ... and b_error, as they are summed
 
     def __post_init__(self) -> None:
         stages = len(self.a)
@@ -42,27 +67,37 @@ class Tableau:
         nodes = tuple(1.0 if abs(fsum(row) - 1.0) < 1e-12 else fsum(row) for row in self.a)
         object.__setattr__(self, "c", nodes)
         object.__setattr__(self, "ends_in_slope", self.a[-1] == self.b[:-1] and self.b[-1] == 0.0)
+        object.__setattr__(self, "rows", tuple(map(Sum.of, self.a[1:])))
+        object.__setattr__(self, "end", Sum.of(self.b))
+        object.__setattr__(self, "error", None if self.b_error is None else Sum.of(self.b_error))
+
+    def within(self, theta: Tensor) -> Tensor:
+        """b_i(theta) (save, stage) for theta (save, 1)."""
+        assert self.dense is not None
+        coefficients = torch.tensor(self.dense, dtype=theta.dtype, device=theta.device)
+        return theta ** torch.arange(1, coefficients.shape[1] + 1, device=theta.device) @ coefficients.T
 
 
-def combine(x: State, dt: Scalar, weights: tuple[float, ...], slopes: Sequence[State]) -> State:
-    """x + dt sum_j weights_j slopes_j, leaving out the weights that are zero."""
-    tree.same_form(x, slopes[-1], "slope")
-    first, total = weighted(weights, slopes)
-    return tree.add(x, total, first * dt)
+def moved(x: Any, h: Any, total: Any) -> Any:
+    """x + h total, for one h or one for each part."""
+    if isinstance(x, tuple):
+        return tree.map(moved, x, tree.spread(h, x), total)
+    return torch.addcmul(x, h, total) if isinstance(h, Tensor) else torch.add(x, total, alpha=h)
 
 
-def weighted(weights: tuple[float, ...], slopes: Sequence[State]) -> tuple[float, State]:
-    """sum_j weights_j slopes_j as a number times a state: the first weight that is not zero need not be multiplied."""
-    used = [(w, k) for w, k in zip(weights, slopes, strict=True) if w]
-    first, total = used[0]
-    for w, k in used[1:]:
-        total = tree.add(total, k, w / first)
-    return first, total
+class Ready(NamedTuple):
+    """What steps share: the flow and, for each sum of slopes, its first weight times dt / tau; None: each has a dt."""
+
+    flow: Flow
+    h: list[Any] | None
 
 
 @dataclass(frozen=True)
 class RungeKutta(Solver):
-    """x1 = x + dt sum b_i k_i,  k_i = f(t + c_i dt, x + dt sum_j a_ij k_j, u at the fraction c_i of the step)."""
+    """x1 = x + dt sum b_i k_i,  k_i = f(t + c_i dt, x + dt sum_j a_ij k_j, u at the fraction c_i of the step).
+
+    Of a relaxation the slopes are tau f = F - x, and the steps dt / tau.
+    """
 
     tableau: ClassVar[Tableau]
 
@@ -70,26 +105,39 @@ class RungeKutta(Solver):
     def evaluations(self) -> int:
         return len(self.tableau.b) - self.tableau.ends_in_slope
 
-    def prepare(self, model: Model, dt: Scalar) -> Field:
-        del dt
+    def read(self, model: Model) -> Any:
         return flow(model)
 
+    def prepare(self, model: Model, dt: Scalar) -> Ready:
+        f = flow(model)
+        if isinstance(dt, Tensor):
+            return Ready(f, None)
+        return Ready(f, self.scaled(dt if f.tau is None else tree.map(lambda tau: ratio(dt, tau), f.tau)))
+
+    def scaled(self, h: Any) -> list[Any]:
+        """dt / tau times the first weight of each row of a, and of b."""
+        return [tree.map(lambda part, w=change.first: w * part, h) for change in (*self.tableau.rows, self.tableau.end)]
+
     def slopes(
-        self, f: Field, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None, count: int
-    ) -> list[State]:
-        """k_1 ... k_count."""
-        slopes = [f(t, x, value(u, 0.0)) if first is None else first]
-        c, now = 0.0, t
-        for node, row in zip(self.tableau.c[1:count], self.tableau.a[1:count], strict=True):
-            if node != c:
-                c, now = node, t + node * dt
-            slopes.append(f(now, combine(x, dt, row, slopes), value(u, c)))
-        return slopes
+        self, f: Flow, t: Tensor, dt: Scalar, h: Sequence[Any], x: State, u: Input, first: State | None, count: int
+    ) -> tuple[list[State], State]:
+        """k_1 ... k_count, and the state at which the last of them was taken."""
+        slopes = [f.pull(t, x, value(u, 0.0)) if first is None else first]
+        c, now, y = 0.0, t, x
+        for i in range(1, count):
+            if self.tableau.c[i] != c:
+                c = self.tableau.c[i]
+                now = torch.add(t, dt, alpha=c) if isinstance(dt, Tensor) else t + c * dt
+            y = moved(x, h[i - 1], self.tableau.rows[i - 1].over(slopes))
+            slopes.append(f.pull(now, y, value(u, c)))
+        return slopes, y
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
-        count = self.evaluations  # a last stage that is only the next step's first has no weight
-        slopes = self.slopes(model if prepared is None else prepared, t, dt, x, u, None, count)
-        return combine(x, dt, self.tableau.b[:count], slopes)
+        f, h = self.prepare(model, dt) if prepared is None else prepared
+        h = self.scaled(f.reach(dt, x)) if h is None else h
+        # A last stage that is only the next step's first has no weight.
+        slopes, _ = self.slopes(f, t, dt, h, x, u, None, self.evaluations)
+        return moved(x, h[-1], self.tableau.end.over(slopes))
 
 
 @dataclass(frozen=True)
@@ -97,39 +145,40 @@ class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
     """A Runge-Kutta pair: the second set of weights gives the error."""
 
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
-        slopes = self.slopes(flow(model), t, dt, x, u, first, len(self.tableau.b))
-        assert self.tableau.b_error is not None
-        scale, error = weighted(self.tableau.b_error, slopes)
-        error = tree.map(lambda e: tree.per_leaf(scale * dt, e) * e, error)
-        last = slopes[-1] if self.tableau.ends_in_slope else None
-        return Attempt(combine(x, dt, self.tableau.b, slopes), error, tuple(slopes), last)
+        f, table = flow(model), self.tableau
+        reach = f.reach(dt, x)
+        h = self.scaled(reach)
+        slopes, end = self.slopes(f, t, dt, h, x, u, first, len(table.b))
+        assert table.error is not None
+        scale, total = table.error.first, table.error.over(slopes)
+        error = tree.map(lambda part, change: scale * part * change, reach, total)
+        if table.ends_in_slope:
+            return Attempt(end, error, tuple(slopes), slopes[-1])
+        return Attempt(moved(x, h[-1], table.end.over(slopes)), error, tuple(slopes), None)
 
     def interpolate(
-        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor
+        self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor
     ) -> State:
+        f, start = flow(model), tree.pick(x, rows)
+        h = f.reach(tree.pick(dt, rows), start)
         if self.tableau.dense is None:
-            last = model(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
-            return hermite(x, attempt.slopes[0], attempt.x, last, dt, theta)
-        weights = [horner(row, theta) for row in self.tableau.dense]
-        slope = tree.map(
-            lambda *ks: sum(tree.per_leaf(w, k) * k for w, k in zip(weights, ks, strict=True)), *attempt.slopes
-        )
-        return advance(x, dt, slope)
+            last = f.pull(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
+            first, end, last = (tree.pick(part, rows) for part in (attempt.slopes[0], attempt.x, last))
+            return hermite(start, first, end, last, h, theta)
+        weights = self.tableau.within(theta).T[..., None]  # (stage, save, 1)
+
+        def leaf(a: Tensor, part: Any, *ks: Tensor) -> Tensor:
+            each = torch.stack(ks).index_select(1, rows)
+            return torch.addcmul(a, part, (tree.per_leaf(weights, each) * each).sum(0))
+
+        return tree.map(leaf, start, h, *attempt.slopes)
 
 
-def hermite(x0: State, slope0: State, x1: State, slope1: State, dt: Scalar, theta: Tensor) -> State:
-    """Cubic through both ends of a step with their slopes."""
+def hermite(x0: State, slope0: State, x1: State, slope1: State, h: Any, theta: Tensor) -> State:
+    """Cubic through both ends of a step with their slopes, h for each part."""
 
-    def leaf(a: Tensor, da: Tensor, b: Tensor, db: Tensor) -> Tensor:
-        s, h = tree.per_leaf(theta, a), tree.per_leaf(dt, a)
-        return a + s * ((b - a) + (s - 1) * ((1 - 2 * s) * (b - a) + h * ((s - 1) * da + s * db)))
+    def leaf(a: Tensor, da: Tensor, b: Tensor, db: Tensor, part: Any) -> Tensor:
+        s = tree.per_leaf(theta, a)
+        return a + s * ((b - a) + (s - 1) * ((1 - 2 * s) * (b - a) + part * ((s - 1) * da + s * db)))
 
-    return tree.map(leaf, x0, slope0, x1, slope1)
-
-
-def horner(row: tuple[float, ...], theta: Tensor) -> Tensor:
-    """row_0 theta + row_1 theta^2 + ..."""
-    total = theta * 0.0
-    for coefficient in reversed(row):
-        total = (total + coefficient) * theta
-    return total
+    return tree.map(leaf, x0, slope0, x1, slope1, tree.spread(h, x0))
