@@ -108,6 +108,16 @@ def flags(column: Sequence[tuple[Any, ...]]) -> Tensor:
     return torch.from_numpy(inside & ((after - kept.start) % kept.step == 0))
 
 
+def all_flagged(column: Sequence[tuple[Any, ...]]) -> bool:
+    """Whether there is plainly something in every entry of a column of tuples; `flags` looks at each."""
+    if not isinstance(column, Column):
+        return False
+    rule, at = column.rule, column.at
+    if isinstance(rule, Ends):
+        return at.step == rule.kept.step == 1 and rule.kept.start <= at.start + 1 and at.stop < rule.kept.stop
+    return isinstance(rule, Same) and bool(rule.value)
+
+
 def counted_from(column: Sequence[Any], first: int) -> Sequence[Any]:
     """A column of intervals counted from the interval `first`."""
     if isinstance(column, Column) and isinstance(column.rule, Interval):

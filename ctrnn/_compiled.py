@@ -222,10 +222,11 @@ def _rates(layer: Layer, lengths: list[Any], parts: list[Tensor]) -> list[Tensor
     """Alpha of a lerp, or dt / tau, of each part of the state (kind, unit)."""
     solver = Euler() if isinstance(layer.step.solver, RungeKutta) else layer.step.solver
     each = [tree.leaves(tree.spread(solver.prepare(layer.step.model, dt), layer.like)) for dt in lengths]
-    return [
-        torch.stack([torch.as_tensor(value, dtype=part.dtype).expand(part.shape[-1]) for value in values])
-        for part, values in zip(parts, zip(*each, strict=True), strict=True)
-    ]
+    found = []
+    for part, values in zip(parts, zip(*each, strict=True), strict=True):
+        rows = [torch.as_tensor(value, dtype=part.dtype).expand(1, part.shape[-1]) for value in values]
+        found.append(rows[0] if len(rows) == 1 else torch.cat(rows))
+    return found
 
 
 def _pushed(

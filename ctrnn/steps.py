@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from ctrnn._columns import Begin, Column, Interval, Same, flags, values
+from ctrnn._columns import Begin, Column, Interval, Same, all_flagged, flags, values
 
 
 def check_duration(name: str, value: Any) -> None:
@@ -201,6 +201,8 @@ class Grid(NamedTuple):
 
         None: the end of every step, in order. x0 comes first where it is saved.
         """
+        if all_flagged(self.saved):
+            return self.steps + self.initial, None
         kept = flags(self.saved)
         number = kept.cumsum(0)
         count = self.initial + (int(number[-1]) if self.steps else 0)

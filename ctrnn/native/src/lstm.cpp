@@ -2,12 +2,15 @@
 
 #include "export.hpp"
 #include "lstm.hpp"
+#include "pages.hpp"
 
 namespace ctrnn::CTRNN_ISA {
 
 template <class T>
 void lstm_forward(const ctrnn_lstm_run& run) {
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, 4 * run.n, true);
+    const int64_t each = run.steps * run.batch * run.n, kept = run.keep ? 0 : each;
+    in_large_pages<T>(run.xs, kept), in_large_pages<T>(run.cs, kept), in_large_pages<T>(run.gates, 4 * each);
     in_blocks<T>(run, lstm_forward_room<T>(run), [&](int64_t first, int64_t last, T* scratch) {
         LSTMForward<T>(run, W, first, last, scratch)();
     });
@@ -16,6 +19,7 @@ void lstm_forward(const ctrnn_lstm_run& run) {
 template <class T>
 void lstm_backward(const ctrnn_lstm_run& run, const ctrnn_lstm_back& back) {
     const Matrix<T> W(static_cast<const T*>(run.W), 4 * run.n, run.n, false);
+    in_large_pages<T>(back.delta, 4 * run.steps * run.batch * run.n);
     in_blocks<T>(run, lstm_backward_room<T>(run), [&](int64_t first, int64_t last, T* scratch) {
         LSTMBackward<T>(run, back, W, first, last, scratch)();
     });

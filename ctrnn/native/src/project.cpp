@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "export.hpp"
+#include "pages.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 
@@ -19,6 +20,7 @@ void project(const ctrnn_project_run& run) {
     if (run.rows == 0 || run.n == 0) return;
     const T *u = static_cast<const T*>(run.u), *b = static_cast<const T*>(run.b);
     T* v = static_cast<T*>(run.v);
+    in_large_pages<T>(v, run.rows * run.n);
     const Matrix<T> W(static_cast<const T*>(run.W), run.k, run.n, true);
     const int64_t blocks = (run.rows + BLOCK - 1) / BLOCK;
     const double work = double(run.rows) * run.n * (run.k + 8);

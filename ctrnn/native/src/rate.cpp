@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "export.hpp"
+#include "pages.hpp"
 #include "rate_backward.hpp"
 #include "rate_forward.hpp"
 #include "threads.hpp"
@@ -70,6 +71,8 @@ bool is_empty(const ctrnn_rate_run& run) { return run.batch == 0 || run.n == 0; 
 template <class T>
 void forward(const ctrnn_rate_run& run) {
     if (is_empty(run)) return;
+    const int64_t each = run.steps * run.batch * run.n;
+    in_large_pages<T>(run.targets, each), in_large_pages<T>(run.xs, run.keep ? 0 : each);
     blocks<T>(run, threads_for(run), Weights<T>(run, true), RateForward<T>::planes(run),
               [](const RateBlock<T>& block, int64_t, T* room) { RateForward<T>(block, room)(); });
 }
@@ -85,7 +88,8 @@ void backward(const ctrnn_rate_run& run, const ctrnn_rate_back& back) {
     T* grad_b = static_cast<T*>(back.grad_b);
     clear<T>(grad_W, run.n * run.n), clear<T>(grad_W_in, run.n * run.inputs), clear<T>(grad_b, run.n);
     if (is_empty(run)) return;
-    const int64_t threads = threads_for(run);
+    const int64_t threads = threads_for(run), each = run.steps * run.batch * run.n;
+    in_large_pages<T>(back.delta, std::max(run.stages, 1) * each), in_large_pages<T>(back.grad_kicks, each);
     const Matrix<T> W_back(static_cast<const T*>(run.W), run.n, run.n, false);
     std::vector<WeightGradient<T>> parts;
     std::vector<InputGradient<T>> parts_in;
