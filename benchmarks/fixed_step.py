@@ -24,6 +24,7 @@ from benchmarks._side_by_side import (
     fastest,
     lacking,
     main,
+    mean_square,
     peer,
     side_by_side,
     times_as_fast,
@@ -69,7 +70,7 @@ def in_torch(given: Work, backward: bool, states: Callable[..., Tensor]) -> Job:
 
     def both() -> Any:
         xs = states(given.us, *leaves)
-        return xs, *torch.autograd.grad(xs.square().mean(), leaves)
+        return xs, *torch.autograd.grad(mean_square(xs), leaves)
 
     @torch.no_grad()
     def forward() -> Any:
@@ -89,7 +90,7 @@ def by_ctrnn(given: Work, backward: bool) -> Job:
 
     def both() -> Any:
         xs = ctrnn.integrate(net, given.us, dt=DT).xs
-        of_weights = torch.autograd.grad(xs.square().mean(), (net.W_rec, net.W_in, net.b_rec, ratio))
+        of_weights = torch.autograd.grad(mean_square(xs), (net.W_rec, net.W_in, net.b_rec, ratio))
         return xs, *of_weights[:3], of_weights[3] / given.tau
 
     @torch.no_grad()
@@ -130,7 +131,7 @@ def by_torch_rnn(given: Work, backward: bool) -> Job:
     net = torch.nn.RNN(N_IN, len(given.b))
 
     def both() -> Any:
-        return torch.autograd.grad(net(given.us)[0].square().mean(), tuple(net.parameters()))
+        return torch.autograd.grad(mean_square(net(given.us)[0]), tuple(net.parameters()))
 
     @torch.no_grad()
     def forward() -> Any:

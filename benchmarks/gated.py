@@ -11,7 +11,18 @@ import torch
 from torch import Tensor
 
 import ctrnn
-from benchmarks._side_by_side import Case, Job, Row, fastest, lacking, main, peer, side_by_side, times_as_fast
+from benchmarks._side_by_side import (
+    Case,
+    Job,
+    Row,
+    fastest,
+    lacking,
+    main,
+    mean_square,
+    peer,
+    side_by_side,
+    times_as_fast,
+)
 
 jax = peer("jax")
 N_IN = 8
@@ -25,7 +36,7 @@ def by_torch(peer: torch.nn.Module, us: Tensor, backward: bool) -> Job:
 
     def both() -> Any:
         hs = peer(us)[0]
-        return hs, *torch.autograd.grad(hs.square().mean(), weights)
+        return hs, *torch.autograd.grad(mean_square(hs), weights)
 
     @torch.no_grad()
     def forward() -> Any:
@@ -45,7 +56,7 @@ def by_ctrnn(peer: torch.nn.Module, us: Tensor, backward: bool) -> Job:
 
     def both() -> Any:
         hs = hidden(ctrnn.integrate(net, us, dt=1.0).xs)
-        return hs, *torch.autograd.grad(hs.square().mean(), weights)
+        return hs, *torch.autograd.grad(mean_square(hs), weights)
 
     @torch.no_grad()
     def forward() -> Any:

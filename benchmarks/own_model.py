@@ -15,7 +15,7 @@ import torchdiffeq
 from torch import Tensor, nn
 
 import ctrnn
-from benchmarks._side_by_side import Case, Job, Row, fastest, main, side_by_side, times_as_fast
+from benchmarks._side_by_side import Case, Job, Row, fastest, main, mean_square, side_by_side, times_as_fast
 
 DT, COMPILED = 0.1, "ctrnn, compile=True"
 FORWARD, BOTH = "forward", "forward + backward"
@@ -71,7 +71,7 @@ def jobs(method: str, N: int, B: int, T: int, backward: bool, compiled: bool) ->
 def of_states(states: Callable[[], Tensor], leaves: Sequence[Tensor], backward: bool) -> Job:
     def both() -> Any:
         xs = states()
-        return xs, *torch.autograd.grad(xs.square().mean(), leaves)
+        return xs, *torch.autograd.grad(mean_square(xs), leaves)
 
     @torch.no_grad()
     def forward() -> Any:
