@@ -29,7 +29,7 @@ Job = Callable[[], Any]  # does the work once, waits for its end and returns its
 
 
 def mean_square(x: torch.Tensor) -> torch.Tensor:
-    """mean(x^2), as torch differentiates it fastest: the passes of x.square().mean() take as long as some simulations."""
+    """mean(x^2), as torch differentiates it fastest: x.square().mean() takes as long as some simulations."""
     flat = x.flatten()
     return flat @ flat / flat.numel()
 
