@@ -228,3 +228,23 @@ def line_about_kernels(capsys):
 def test_the_command_line_answers_without_the_loader():
     code = "import sys, ctrnn.cli; ctrnn.cli.main(['list']); sys.exit(any('native' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+@compiled
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="processes do not fork here")
+@pytest.mark.parametrize("before", ["run()", "torch.ones(10**6).sum()"], ids=["the kernels", "torch"])
+def test_a_forked_process_does_not_wait_for_threads_that_its_parent_kept(before):
+    code = f"""
+import os, signal, torch, ctrnn
+torch.set_num_threads(2)
+model, x0 = ctrnn.CTRNN(3, 0), torch.ones(2, 3)
+run = lambda: ctrnn.integrate(model, None, x0, t_span=(0.0, 1.0), steps=ctrnn.Adaptive())
+{before}
+child = os.fork()
+if child == 0:
+    signal.alarm(30)
+    run()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
