@@ -31,9 +31,12 @@ void search(ctrnn_adaptive_run& run) {
     auto logs = std::make_unique<Logs<T>>();
     std::mutex guard;
     const Network<T> network(run, false);
-    in_shares(run, [&](int64_t first, int64_t last) {
+    Queue queue{run.rows};
+    const int64_t shares = std::max<int64_t>(std::min(run.threads, run.rows), 1);
+    const int64_t slots = std::min(SLOTS, (run.rows + shares - 1) / shares);
+    in_shares(run, [&](int64_t first, int64_t) {
         auto log = std::make_unique<Log<T>>(run.n);
-        Search<T>(run, network, *log).rows(first, last);
+        Search<T>(run, network, *log).run(queue, slots, run.report != nullptr && first == 0);
         const std::lock_guard<std::mutex> lock(guard);
         logs->push_back(std::move(log));
     });

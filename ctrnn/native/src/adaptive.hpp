@@ -51,36 +51,67 @@ struct Weights {
     }
 };
 
-template <int J, class T>
-void combined(int64_t length, const T* x, T h, const Weights<T>& weights, const T* slopes, int64_t stride, T* out) {
+template <int J, class T, class Take>
+inline void combined(int64_t length, const T* x, T h, const Weights<T>& weights, const T* slopes, int64_t stride,
+                     Take take) {
+    using V = Vec<T>;
     const T* k[J];
-    T w[J];
+    typename V::type w[J];
     for (int j = 0; j < J; j++) {
         k[j] = slopes + weights.which[j] * stride;
-        w[j] = weights.value[j];
+        w[j] = V::broadcast(weights.value[j]);
     }
-#pragma GCC ivdep
-    for (int64_t u = 0; u < length; u++) {
-        T sum = w[0] * k[0][u];
-        for (int j = 1; j < J; j++) sum += w[j] * k[j][u];
-        out[u] = x[u] + h * sum;
+    for (int64_t u = 0; u < length; u += V::width) {
+        auto sum = w[0] * V::load(k[0] + u);
+        for (int j = 1; j < J; j++) sum += w[j] * V::load(k[j] + u);
+        take(u, V::load(x + u) + h * sum);
     }
 }
 
-// out = x + h sum_j weight_j slope_j, slope j at slopes + j stride.
-template <class T>
-void combine(int64_t length, const T* x, T h, const Weights<T>& weights, const T* slopes, int64_t stride, T* out) {
+// take(unit, vector) for all of x + h sum_j weight_j slope_j, slope j at slopes + j stride.
+template <class T, class Take>
+void combine(int64_t length, const T* x, T h, const Weights<T>& weights, const T* slopes, int64_t stride, Take take) {
     switch (weights.count) {
-        case 0: std::copy_n(x, length, out); break;
-        case 1: combined<1>(length, x, h, weights, slopes, stride, out); break;
-        case 2: combined<2>(length, x, h, weights, slopes, stride, out); break;
-        case 3: combined<3>(length, x, h, weights, slopes, stride, out); break;
-        case 4: combined<4>(length, x, h, weights, slopes, stride, out); break;
-        case 5: combined<5>(length, x, h, weights, slopes, stride, out); break;
-        case 6: combined<6>(length, x, h, weights, slopes, stride, out); break;
-        default: combined<7>(length, x, h, weights, slopes, stride, out);
+        case 0:
+            for (int64_t u = 0; u < length; u += Vec<T>::width) take(u, Vec<T>::load(x + u));
+            break;
+        case 1: combined<1>(length, x, h, weights, slopes, stride, take); break;
+        case 2: combined<2>(length, x, h, weights, slopes, stride, take); break;
+        case 3: combined<3>(length, x, h, weights, slopes, stride, take); break;
+        case 4: combined<4>(length, x, h, weights, slopes, stride, take); break;
+        case 5: combined<5>(length, x, h, weights, slopes, stride, take); break;
+        case 6: combined<6>(length, x, h, weights, slopes, stride, take); break;
+        default: combined<7>(length, x, h, weights, slopes, stride, take);
     }
 }
+
+// For `combine`: what puts the vectors into a row of n numbers, and nothing behind them.
+template <class T>
+auto into(T* row, int64_t n) {
+    return [row, n](int64_t u, typename Vec<T>::type value) { Vec<T>::store(row + u, value, n - u); };
+}
+
+// A step of one row: where it lies in the timeline.
+struct Step {
+    int64_t interval;
+    double offset, dt;
+};
+
+// Where a step lies in the drive: from which fraction of which interval, and how much of it.
+struct Place {
+    int64_t interval;
+    double begin, width;
+
+    Place() = default;
+    Place(const ctrnn_adaptive_run& run, int64_t row, const Step& step) : interval(run.interval[step.interval]) {
+        const double scale = run.width[step.interval] / run.length[step.interval * run.rows + row];
+        begin = run.begin[step.interval] + step.offset * scale;
+        width = step.dt * scale;
+    }
+
+    // The fraction of the interval at which a stage looks.
+    double at(double c) const { return begin + c * width; }
+};
 
 template <class T>
 struct Method {
@@ -139,18 +170,18 @@ class Network {
     T* gain() const { return parts.row(1); }
     T* theta() const { return parts.row(2); }
 
-    // The drive of a row at the fraction s of an interval of the timeline.
+    // The drive of a row at the fraction s of one of its intervals.
     void drive(int64_t row, int64_t interval, double s, T* out) const {
-        const T* lowest = static_cast<const T*>(run_.drive) + run_.interval[interval] * run_.interval_stride +
-                          row * run_.row_stride;
-        const T* c = lowest + (run_.coefficients - 1) * run_.coefficient_stride;
-        std::copy_n(c, n, out);
-        std::fill(out + n, out + length, T(0));
+        using V = Vec<T>;
+        const int64_t stride = run_.coefficient_stride;
+        const T* highest = static_cast<const T*>(run_.drive) + (run_.coefficients - 1) * stride +
+                           interval * run_.interval_stride + row * run_.row_stride;
         const T fraction = static_cast<T>(s);
-        for (int64_t p = run_.coefficients - 1; p-- > 0;) {
-            c -= run_.coefficient_stride;
-#pragma GCC ivdep
-            for (int64_t u = 0; u < n; u++) out[u] = c[u] + fraction * out[u];
+        for (int64_t u = 0; u < n; u += V::width) {
+            const T* c = highest + u;
+            auto value = V::load(c, n - u);
+            for (int64_t p = run_.coefficients - 1; p-- > 0;) value = V::load(c -= stride, n - u) + fraction * value;
+            V::store(out + u, value);
         }
     }
 
@@ -174,11 +205,12 @@ class Network {
 
     // slope = (target - y) / tau, in place of the target. Where there is no unit it is zero.
     void relax(int64_t rows, const T* y, T* target) const {
+        using V = Vec<T>;
         for (int64_t i = 0; i < rows; i++) {
-            const T *from = y + i * length, *r = rate();
+            const T* from = y + i * length;
             T* to = target + i * length;
-#pragma GCC ivdep
-            for (int64_t u = 0; u < length; u++) to[u] = (to[u] - from[u]) * r[u];
+            for (int64_t u = 0; u < length; u += V::width)
+                V::store(to + u, (V::load(to + u) - V::load(from + u)) * V::load(rate() + u));
         }
     }
 
@@ -186,17 +218,5 @@ class Network {
     const ctrnn_adaptive_run& run_;
     const bool scaled_, shifted_;
 };
-
-// A step of one row: where it lies in the timeline.
-struct Step {
-    int64_t interval;
-    double offset, dt;
-};
-
-// The fraction of the drive's interval at which a stage looks.
-inline double place(const ctrnn_adaptive_run& run, int64_t row, const Step& step, double c) {
-    const double scale = run.width[step.interval] / run.length[step.interval * run.rows + row];
-    return run.begin[step.interval] + step.offset * scale + c * (step.dt * scale);
-}
 
 }  // namespace ctrnn::CTRNN_ISA

@@ -121,8 +121,10 @@ class Pullback {
                 const Step here = step(who);
                 T *x = at(states_, 0, slot), *y = at(states_, i, slot);
                 if (i == 0) std::copy_n(static_cast<const T*>(steps_.states) + index(who) * n_, n_, x);
-                else combine(length_, x, static_cast<T>(here.dt), method_.a[i], at(slopes_, 0, slot), SLOTS * length_, y);
-                network_.drive(who.row, here.interval, place(run_, who.row, here, method_.c[i]), at(slopes_, i, slot));
+                else combine(length_, x, static_cast<T>(here.dt), method_.a[i], at(slopes_, 0, slot), SLOTS * length_,
+                             into(y, length_));
+                const Place place(run_, who.row, here);
+                network_.drive(who.row, place.interval, place.at(method_.c[i]), at(slopes_, i, slot));
             }
             T* k = at(slopes_, i, 0);
             network_.aim(active, at(states_, i, 0), at(sent_, i, 0), k);
@@ -172,9 +174,9 @@ class Pullback {
 
     void drive(int64_t slot, int64_t i, const T* delta) {
         const Traveller& who = who_[slot];
-        const Step here = step(who);
-        const T fraction = static_cast<T>(place(run_, who.row, here, method_.c[i]));
-        T* to = static_cast<T*>(gradient_.drive) + run_.interval[here.interval] * gradient_.interval_stride +
+        const Place place(run_, who.row, step(who));
+        const T fraction = static_cast<T>(place.at(method_.c[i]));
+        T* to = static_cast<T*>(gradient_.drive) + place.interval * gradient_.interval_stride +
                 who.row * gradient_.row_stride;
         T power = 1;
         for (int64_t p = 0; p < run_.coefficients; p++, to += gradient_.coefficient_stride, power *= fraction)

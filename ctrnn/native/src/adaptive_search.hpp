@@ -3,6 +3,7 @@
 // The controller, the first step and the outcomes are those of _search.py, to rounding.
 #pragma once
 
+#include <atomic>
 #include <memory>
 #include <vector>
 
@@ -52,54 +53,60 @@ class Log {
     std::vector<std::unique_ptr<T[]>> states_;
 };
 
-template <int64_t COUNT>
-double root_mean_square(int64_t n, const double (&lanes)[COUNT]) {
-    double total = 0;
-    for (double lane : lanes) total += lane;
-    return std::sqrt(total / static_cast<double>(n));
-}
-
-// Of a vector in units of the tolerance at x.
+// As many doubles as a vector has lanes.
 template <class T>
-double norm(int64_t n, int64_t length, const T* value, const T* x, T atol, T rtol) {
-    double lanes[LANES<T>] = {};
-    for (int64_t u = 0; u < length; u += LANES<T>)
-        for (int64_t l = 0; l < LANES<T>; l++) {
-            const T scale = atol + rtol * std::abs(x[u + l]);
-            const T ratio = value[u + l] == T(0) ? T(0) : value[u + l] / scale;
-            lanes[l] += static_cast<double>(ratio) * static_cast<double>(ratio);
-        }
-    return root_mean_square(n, lanes);
-}
+struct Doubles;
+template <>
+struct Doubles<float> {
+    typedef double type __attribute__((vector_size(2 * VECTOR_BYTES)));
+};
+template <>
+struct Doubles<double> {
+    typedef double type __attribute__((vector_size(VECTOR_BYTES)));
+};
 
-// The error of a step in units of the tolerance; infinite where it or the new state is not finite.
+// The root mean square of a row in units of the tolerance.
 template <class T>
-double step_error(int64_t n, int64_t length, const T* error, const T* x, const T* fresh, T atol, T rtol) {
-    double lanes[LANES<T>] = {};
-    T bad[LANES<T>] = {};
-    for (int64_t u = 0; u < length; u += LANES<T>)
-        for (int64_t l = 0; l < LANES<T>; l++) {
-            const T a = std::abs(x[u + l]), b = std::abs(fresh[u + l]), scale = atol + rtol * (a > b ? a : b);
-            const T ratio = error[u + l] == T(0) ? T(0) : error[u + l] / scale;
-            lanes[l] += static_cast<double>(ratio) * static_cast<double>(ratio);
-            bad[l] += fresh[u + l] * T(0);
-        }
-    const double result = root_mean_square(n, lanes);
-    bool finite = std::isfinite(result);
-    for (T lane : bad) finite = finite && lane == T(0);
-    return finite ? result : std::numeric_limits<double>::infinity();
-}
+class Norm {
+   public:
+    Norm(T atol, T rtol) : atol_(atol), rtol_(rtol) {}
+
+    void add(typename Vec<T>::type value, typename Vec<T>::type size) {
+        const auto ratio = value == typename Vec<T>::type{} ? typename Vec<T>::type{} : value / (atol_ + rtol_ * size);
+        // The square of a float may be more than a float holds.
+        const auto wide = __builtin_convertvector(ratio, typename Doubles<T>::type);
+        total_ += wide * wide;
+    }
+
+    double of(int64_t n) const {
+        double total = 0;
+        for (int l = 0; l < Vec<T>::width; l++) total += total_[l];
+        return std::sqrt(total / static_cast<double>(n));
+    }
+
+   private:
+    const T atol_, rtol_;
+    typename Doubles<T>::type total_{};
+};
 
 // What a row under way carries beside its state and slopes.
 struct Traveller {
-    int64_t row;
-    Step step;  // where it is, and the step it wants next
-    double last_error;
-    bool stale, held_back;  // its slope must be evaluated again; the step before was rejected
-    int64_t saved;          // how many of its saves are done
-    double tried;           // the step under trial, and whether it ends the interval
-    bool ends;
-    double total, slack;  // how long its timeline is, and what of a time is rounding
+    int64_t row = 0;
+    Step step{0, 0.0, 1.0};            // where it is, and the step it wants next
+    double log_error = 0;              // of the step before
+    bool stale = true;                 // its slope must be evaluated again
+    bool held_back = false;            // the step before was rejected
+    double tried = 0;                  // the step under trial, and whether it ends the interval
+    bool ends = false;
+    double total = 0, slack = 0;       // how long its timeline is, and what of a time is rounding
+    int64_t saved = 0;                 // how many of its saves are done
+    int64_t accepted = 0, rejected = 0, evaluations = 0;
+};
+
+// The rows that no thread has taken yet, and how many are through. Who takes which changes nothing that is found.
+struct Queue {
+    const int64_t rows;
+    std::atomic<int64_t> next{0}, through{0};
 };
 
 // Minimum and maximum that pass NaN on, as torch's do.
@@ -123,22 +130,32 @@ class Search {
           zero_(1, length_),
           slopes_(STAGES * SLOTS, length_) {}
 
-    void rows(int64_t first, int64_t last) {
-        const int64_t all = last - first;
-        const bool reports = run_.report != nullptr && first == 0;
+    // Take rows from the queue until it is empty, at most `slots` at a time; one thread `reports` for all.
+    void run(Queue& queue, int64_t slots, bool reports) {
         int64_t active = 0;
-        while (active > 0 || first < last) {
-            while (active < SLOTS && first < last) active += enter(active, first++);
-            if (active == 0) break;
-            if (reports && !reported(active, first, all)) return;
+        while (true) {
+            for (int64_t row; active < slots && (row = queue.next++) < queue.rows;) {
+                if (enter(active, row)) active++;
+                else queue.through++;
+            }
+            if (active == 0) return;
+            if (reports && !reported(active, queue)) {
+                queue.next = queue.rows;
+                return;
+            }
             refresh(active);
             attempt(active);
-            for (int64_t slot = active; slot-- > 0;)
-                if (judge(slot)) move(--active, slot);
+            for (int64_t slot = active; slot-- > 0;) {
+                if (!judge(slot)) continue;
+                move(--active, slot);
+                queue.through++;
+            }
         }
     }
 
    private:
+    using V = Vec<T>;
+
     T* slope(int64_t stage, int64_t slot) const { return slopes_.row(stage * SLOTS + slot); }
     double start(const Traveller& who) const { return run_.start[who.step.interval * run_.rows + who.row]; }
     double length(const Traveller& who) const { return run_.length[who.step.interval * run_.rows + who.row]; }
@@ -146,14 +163,14 @@ class Search {
     T atol() const { return static_cast<T>(run_.atol); }
     T rtol() const { return static_cast<T>(run_.rtol); }
 
-    // Say how far this share is, of which `entered` rows have entered a slot; false if the search is to end.
-    bool reported(int64_t active, int64_t entered, int64_t all) {
-        double done = static_cast<double>(entered - active);
+    // Say how much is done, of what the other threads have under way nothing; false if the search is to end.
+    bool reported(int64_t active, const Queue& queue) {
+        double done = static_cast<double>(queue.through);
         for (int64_t slot = 0; slot < active; slot++) {
             const Traveller& who = who_[slot];
             done += (start(who) + who.step.offset - run_.start[who.row]) / who.total;
         }
-        done /= static_cast<double>(all);
+        done /= static_cast<double>(queue.rows);
         if (done < told_ + 0.01 || done >= 1) return true;
         told_ = done;
         return run_.report(done) == 0;
@@ -161,14 +178,12 @@ class Search {
 
     // Put a row into a slot; false if it has no way to go.
     bool enter(int64_t slot, int64_t row) {
-        Traveller& who = who_[slot] = Traveller{row, {0, 0.0, 1.0}, 1.0, true, false, 0, 0.0, false, 0.0, 0.0};
+        Traveller& who = who_[slot] = Traveller();
+        who.row = row;
         std::copy_n(static_cast<const T*>(run_.x0) + row * n_, n_, x_.row(slot));
-        run_.accepted[row] = run_.rejected[row] = run_.evaluations[row] = 0;
-        run_.status[row] = REACHED;
-        run_.failed_at[row] = std::numeric_limits<double>::quiet_NaN();
         begin_saves(who, x_.row(slot));
         if (run_.count[row] == 0) {
-            while (who.saved < run_.saves) keep(who, x_.row(slot), -1);
+            finish(who, REACHED, x_.row(slot), -1);
             return false;
         }
         if (run_.dt0 > 0) {
@@ -191,41 +206,50 @@ class Search {
         while (who.saved < run_.saves && std::abs(wanted(who) - from) <= who.slack) keep(who, x, -1);
     }
 
-    // The next save of a row: its state, the step that holds it, and where in it; NaN: at its end.
-    void keep(Traveller& who, const T* x, int64_t holder, double fraction = std::numeric_limits<double>::quiet_NaN()) {
+    // Where the state of the next save of a row goes, and note the step that holds it, and where in it; NaN: at its end.
+    T* next_save(Traveller& who, int64_t holder, double fraction) {
         const int64_t at = who.saved++ * run_.rows + who.row;
         run_.holder[at] = holder;
         run_.fraction[at] = fraction;
-        std::copy_n(x, n_, static_cast<T*>(run_.xs) + at * n_);
+        return static_cast<T*>(run_.xs) + at * n_;
     }
 
-    // Slopes of rows beside one another, at states `y` and the fraction c of given steps.
-    void evaluate(int64_t rows, const int64_t* slots, const Step* steps, double c, const T* y, T* out) {
+    void keep(Traveller& who, const T* x, int64_t holder) {
+        std::copy_n(x, n_, next_save(who, holder, std::numeric_limits<double>::quiet_NaN()));
+    }
+
+    // Slopes of rows beside one another, at states `y` and the fraction c of steps in the drive.
+    void evaluate(int64_t rows, const int64_t* slots, const Place* places, double c, const T* y, T* out) {
         for (int64_t i = 0; i < rows; i++) {
-            const int64_t row = who_[slots[i]].row;
-            network_.drive(row, steps[i].interval, place(run_, row, steps[i], c), out + i * length_);
-            run_.evaluations[row]++;
+            Traveller& who = who_[slots[i]];
+            network_.drive(who.row, places[i].interval, places[i].at(c), out + i * length_);
+            who.evaluations++;
         }
         network_.aim(rows, y, sent_.row(0), out);
         network_.relax(rows, y, out);
+    }
+
+    double norm(const T* value, const T* x) const {
+        Norm<T> norm(atol(), rtol());
+        for (int64_t u = 0; u < length_; u += V::width) norm.add(V::load(value + u), V::absolute(V::load(x + u)));
+        return norm.of(n_);
     }
 
     // Hairer, Norsett & Wanner (1993), II.4; the slope at the start stays.
     double first_step(int64_t slot) {
         const Traveller& who = who_[slot];
         T *x = x_.row(slot), *k = slope(0, slot), *later = other_.row(0);
-        Step step{0, 0.0, 0.0};
-        evaluate(1, &slot, &step, 0.0, x, k);
-        const double span = length(who), d0 = norm(n_, length_, x, x, atol(), rtol());
-        const double d1 = norm(n_, length_, k, x, atol(), rtol());
+        Place place(run_, who.row, {0, 0.0, 0.0});
+        evaluate(1, &slot, &place, 0.0, x, k);
+        const double span = length(who), d0 = norm(x, x), d1 = norm(k, x);
         const double guess = least(d0 < 1e-5 || d1 < 1e-5 ? 1e-6 * span : 0.01 * d0 / d1, span);
         Weights<T> one;
         one.add(0, 1.0);
-        combine(length_, x, static_cast<T>(guess), one, k, 0, y_.row(0));
-        step.dt = guess;
-        evaluate(1, &slot, &step, 1.0, y_.row(0), later);
+        combine(length_, x, static_cast<T>(guess), one, k, 0, into(y_.row(0), length_));
+        place = Place(run_, who.row, {0, 0.0, guess});
+        evaluate(1, &slot, &place, 1.0, y_.row(0), later);
         for (int64_t u = 0; u < length_; u++) later[u] -= k[u];
-        const double steepest = most(d1, norm(n_, length_, later, x, atol(), rtol()) / guess);
+        const double steepest = most(d1, norm(later, x) / guess);
         const double power = 1.0 / static_cast<double>(run_.error_order + 1);
         const double refined = steepest <= 1e-15 ? std::max(1e-3 * guess, 1e-6) : std::pow(0.01 / steepest, power);
         double dt = least(100 * guess, refined);
@@ -236,23 +260,23 @@ class Search {
     // Evaluate the slopes that the step before did not leave: where the drive jumped, or at the start.
     void refresh(int64_t active) {
         int64_t slots[SLOTS], count = 0;
-        Step steps[SLOTS];
+        Place places[SLOTS];
         for (int64_t slot = 0; slot < active; slot++) {
             if (!who_[slot].stale) continue;
             slots[count] = slot;
-            steps[count] = who_[slot].step;
+            places[count] = Place(run_, who_[slot].row, who_[slot].step);
             std::copy_n(x_.row(slot), length_, y_.row(count++));
             who_[slot].stale = false;
         }
         if (count == 0) return;
-        evaluate(count, slots, steps, 0.0, y_.row(0), other_.row(0));
+        evaluate(count, slots, places, 0.0, y_.row(0), other_.row(0));
         for (int64_t i = 0; i < count; i++) std::copy_n(other_.row(i), length_, slope(0, slots[i]));
     }
 
     // The stages of one step of every row; y is then the new state.
     void attempt(int64_t active) {
         int64_t slots[SLOTS];
-        Step steps[SLOTS];
+        Place places[SLOTS];
         for (int64_t slot = 0; slot < active; slot++) {
             Traveller& who = who_[slot];
             const double remaining = length(who) - who.step.offset;
@@ -260,52 +284,71 @@ class Search {
             // Two equal steps to an edge are better than a long one and a crumb.
             who.tried = who.ends ? remaining : std::min(who.step.dt, 0.5 * remaining);
             slots[slot] = slot;
-            steps[slot] = {who.step.interval, who.step.offset, who.tried};
+            places[slot] = Place(run_, who.row, {who.step.interval, who.step.offset, who.tried});
         }
         for (int64_t i = 1; i < method_.stages; i++) {
             for (int64_t slot = 0; slot < active; slot++)
-                combine(length_, x_.row(slot), static_cast<T>(who_[slot].tried), method_.a[i], slope(0, slot),
-                        SLOTS * length_, y_.row(slot));
-            evaluate(active, slots, steps, method_.c[i], y_.row(0), slope(i, 0));
+                between(slot, x_.row(slot), method_.a[i], length_, into(y_.row(slot), length_));
+            evaluate(active, slots, places, method_.c[i], y_.row(0), slope(i, 0));
         }
+    }
+
+    // take(unit, vector) for all of x + tried sum_j weight_j slope_j.
+    template <class Take>
+    void between(int64_t slot, const T* x, const Weights<T>& weights, int64_t length, Take take) const {
+        combine(length, x, static_cast<T>(who_[slot].tried), weights, slope(0, slot), SLOTS * length_, take);
+    }
+
+    // The error of a step in units of the tolerance; infinite where it or the new state is not finite.
+    double error(int64_t slot) const {
+        const T *x = x_.row(slot), *fresh = y_.row(slot);
+        Norm<T> norm(atol(), rtol());
+        auto bad = V::broadcast(T(0));
+        between(slot, zero_.row(0), method_.error, length_, [&](int64_t u, typename V::type error) {
+            const auto after = V::load(fresh + u), a = V::absolute(V::load(x + u)), b = V::absolute(after);
+            norm.add(error, a > b ? a : b);
+            bad += after * T(0);
+        });
+        bool finite = true;
+        for (int l = 0; l < V::width; l++) finite = finite && bad[l] == T(0);
+        const double wrong = norm.of(n_);
+        return finite && std::isfinite(wrong) ? wrong : std::numeric_limits<double>::infinity();
     }
 
     // Accept or reject the step of a slot; true if its row is through or cannot go on.
     bool judge(int64_t slot) {
         Traveller& who = who_[slot];
-        const int64_t row = who.row;
-        T *x = x_.row(slot), *fresh = y_.row(slot), *error = other_.row(0);
-        combine(length_, zero_.row(0), static_cast<T>(who.tried), method_.error, slope(0, slot), SLOTS * length_, error);
-        const double wrong = step_error(n_, length_, error, x, fresh, atol(), rtol());
+        T *x = x_.row(slot), *fresh = y_.row(slot);
+        const double wrong = error(slot), log_error = std::log(std::max(wrong, 1e-10));
         const double t = start(who) + who.step.offset, before = who.step.dt;
         const bool accept = wrong <= 1.0;
-        who.step.dt = next_step(who, wrong, accept);
+        who.step.dt = next_step(who, log_error, accept);
         if (accept) {
             // An edge is no reason to slow down.
             if (who.tried < before) who.step.dt = std::max(who.step.dt, before);
             arrive(slot, t);
             std::copy_n(fresh, length_, x);
             std::copy_n(slope(method_.stages - 1, slot), length_, slope(0, slot));
-            who.last_error = std::max(wrong, 1e-4);
+            who.log_error = std::max(log_error, std::log(1e-4));
             who.stale = who.ends && run_.jumps;
             who.step.offset = who.ends ? 0.0 : who.step.offset + who.tried;
             who.step.interval += who.ends;
         } else {
-            run_.rejected[row]++;
+            who.rejected++;
         }
         who.held_back = !accept;
         return leave(who, x, t, wrong);
     }
 
     // The PI controller of Hairer, Norsett & Wanner's DOPRI5 (1993); after a rejection the plain rule, then no growth.
-    double next_step(const Traveller& who, double wrong, bool accept) const {
+    double next_step(const Traveller& who, double log_error, bool accept) const {
         const double k = static_cast<double>(run_.error_order + 1);
         double factor;
         if (accept) {
-            factor = 0.9 * std::pow(std::max(wrong, 1e-10), -0.85 / k) * std::pow(who.last_error, 0.2 / k);
+            factor = 0.9 * std::exp((0.2 * who.log_error - 0.85 * log_error) / k);
             if (who.held_back) factor = std::min(factor, 1.0);
         } else {
-            factor = std::min(std::isfinite(wrong) ? 0.9 * std::pow(wrong, -1 / k) : 0.1, 0.9);
+            factor = std::min(0.9 * std::exp(-log_error / k), 0.9);
         }
         return who.tried * std::min(std::max(factor, 0.1), 10.0);
     }
@@ -313,7 +356,7 @@ class Search {
     // Note an accepted step that began at t, and the saves that lie in it.
     void arrive(int64_t slot, double t) {
         Traveller& who = who_[slot];
-        const int64_t number = run_.accepted[who.row]++;
+        const int64_t number = who.accepted++;
         const double stop = t + who.tried, slack = who.slack;
         if (run_.keep > 0)
             log_.add({who.row, number, {who.step.interval, who.step.offset, who.tried}},
@@ -325,26 +368,31 @@ class Search {
                 continue;
             }
             const double theta = (time - t) / who.tried;
-            T* between = other_.row(0);
-            combine(length_, x_.row(slot), static_cast<T>(who.tried), method_.between(theta), slope(0, slot),
-                    SLOTS * length_, between);
-            keep(who, between, number, theta);
+            between(slot, x_.row(slot), method_.between(theta), n_, into(next_save(who, number, theta), n_));
         }
     }
 
     // A finished row keeps its last state; a failed one, which gave up at t, has none from there on.
     bool leave(Traveller& who, const T* x, double t, double wrong) {
-        const int64_t row = who.row;
-        const bool through = who.step.interval >= run_.count[row];
-        if (!through) {
-            const double tiny = std::max(run_.dt_min, static_cast<double>(std::numeric_limits<T>::min()));
-            const bool stuck = who.step.dt < std::max(16 * std::numeric_limits<double>::epsilon() * std::abs(t), tiny);
-            if (!stuck && run_.accepted[row] + run_.rejected[row] < run_.max_steps) return false;
-            run_.status[row] = !stuck ? MAX_STEPS_REACHED : std::isinf(wrong) ? NON_FINITE_STATE : STEP_SIZE_UNDERFLOW;
-            run_.failed_at[row] = t;
+        if (who.step.interval >= run_.count[who.row]) {
+            finish(who, REACHED, x, who.accepted - 1);
+            return true;
         }
-        while (who.saved < run_.saves) keep(who, x, through ? run_.accepted[row] - 1 : -2);
+        const double tiny = std::max(run_.dt_min, static_cast<double>(std::numeric_limits<T>::min()));
+        const bool stuck = who.step.dt < std::max(16 * std::numeric_limits<double>::epsilon() * std::abs(t), tiny);
+        if (!stuck && who.accepted + who.rejected < run_.max_steps) return false;
+        finish(who, !stuck ? MAX_STEPS_REACHED : std::isinf(wrong) ? NON_FINITE_STATE : STEP_SIZE_UNDERFLOW, x, -2, t);
         return true;
+    }
+
+    void finish(Traveller& who, Status status, const T* x, int64_t holder,
+                double failed_at = std::numeric_limits<double>::quiet_NaN()) {
+        while (who.saved < run_.saves) keep(who, x, holder);
+        run_.accepted[who.row] = who.accepted;
+        run_.rejected[who.row] = who.rejected;
+        run_.evaluations[who.row] = who.evaluations;
+        run_.status[who.row] = status;
+        run_.failed_at[who.row] = failed_at;
     }
 
     void move(int64_t from, int64_t to) {
