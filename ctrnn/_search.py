@@ -232,7 +232,8 @@ def _advance(job: _Search, rows: _Rows) -> _Rows:
     # Two equal steps to an edge are better than a long one and a crumb.
     dt = np.where(ends, remaining, np.minimum(rows.dt, 0.5 * remaining))
     attempt = job.attempt(rows, dt)
-    error = _error(rows.x, attempt.x, attempt.error, job.steps)
+    wrong = job.solver.error(attempt)
+    error = _error(rows.x, attempt.x, wrong, job.steps)
     accept = error <= 1.0
     crossed = accept & ends
     _record(job, rows, dt, accept, attempt.x)
@@ -249,7 +250,7 @@ def _advance(job: _Search, rows: _Rows) -> _Rows:
         last_error=np.where(accept, np.maximum(error, 1e-4), rows.last_error),
         held_back=~accept,
     )
-    return _leave(job, moved, job.time(rows), error, lambda: _blame(rows.x, attempt, job.steps))
+    return _leave(job, moved, job.time(rows), error, lambda: _blame(rows.x, attempt.x, wrong, job.steps))
 
 
 def _record(job: _Search, rows: _Rows, dt: Numbers, accept: Numbers, x: State) -> None:
@@ -279,10 +280,10 @@ def _error(x: State, new: State, error: State, steps: Adaptive) -> Numbers:
     return np.where(found < np.inf, found, np.inf)
 
 
-def _blame(x: State, attempt: Attempt, steps: Adaptive) -> Numbers:
+def _blame(x: State, new: State, error: State, steps: Adaptive) -> Numbers:
     """For each row the part of the state with the largest error against its tolerance, or that is not finite."""
-    parts = zip(*map(tree.leaves, (x, attempt.x, attempt.error)), strict=True)
-    return np.stack([_error(old, new, wrong, steps) for old, new, wrong in parts]).argmax(0)
+    parts = zip(*map(tree.leaves, (x, new, error)), strict=True)
+    return np.stack([_error(a, b, wrong, steps) for a, b, wrong in parts]).argmax(0)
 
 
 def _next_step(solver: EmbeddedSolver, dt: Numbers, error: Numbers, rows: _Rows, accept: Numbers) -> Numbers:

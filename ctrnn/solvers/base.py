@@ -111,12 +111,12 @@ class Solver:
 
 
 class Attempt(NamedTuple):
-    """A step that may be rejected: the state at its end, its estimated error and what dense output needs."""
+    """A step that may be rejected: the state at its end, and what its error and dense output are made of."""
 
     x: State
-    error: State
     slopes: tuple[State, ...]  # as the method counts them
-    last: State | None  # the one at the end of the step, where the method evaluates it anyway
+    last: State | None = None  # the one at the end of the step, where the method evaluates it anyway
+    reach: Any = None  # dt / tau for each part, where slopes are a flow's pulls
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,11 @@ class EmbeddedSolver(Solver):
     starts_with_slope: ClassVar[bool] = True  # the first of the slopes is the flow's pull at the start
 
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
-        """A step with its error; `first` is the first of its slopes when it is known."""
+        """A step; `first` is the first of its slopes when it is known."""
+        raise NotImplementedError
+
+    def error(self, attempt: Attempt) -> State:
+        """The estimated error of an attempted step."""
         raise NotImplementedError
 
     def interpolate(
@@ -194,6 +198,9 @@ class TickingEmbedded(Ticking, EmbeddedSolver):
         rates = ticks(model, t, dt)
         end = attempt.x if rates is None else swept(model, t + dt, attempt.x, value(u, 1.0), rates)
         return attempt._replace(x=end, last=None)
+
+    def error(self, attempt: Attempt) -> State:
+        return self.solver.error(attempt)
 
     def interpolate(
         self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor

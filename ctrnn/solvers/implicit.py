@@ -77,7 +77,7 @@ class Rodas4(EmbeddedSolver):
         return len(self.tableau.c)
 
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
-        """A step with its error; raises TypeError if the model cannot be differentiated in forward mode."""
+        """A step; raises TypeError if the model cannot be differentiated in forward mode."""
         del first
         m, axes = self.tableau, _batch_axes(model, t, x)
         start = tree.ravel(x, axes)
@@ -102,8 +102,10 @@ class Rodas4(EmbeddedSolver):
             right = _plus(h * slope + (d * h) * drift, g, stages)
             stages.append(torch.linalg.lu_solve(factors, pivots, m.gamma * right[..., None])[..., 0])
         end = tree.unravel(_plus(start, (*m.a[-1], 1.0), stages), x, axes)
-        parts = tuple(tree.unravel(stage, x, axes) for stage in stages)
-        return Attempt(end, parts[-1], parts, None)
+        return Attempt(end, tuple(tree.unravel(stage, x, axes) for stage in stages))
+
+    def error(self, attempt: Attempt) -> State:
+        return attempt.slopes[-1]
 
     def interpolate(
         self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor

@@ -5,7 +5,9 @@ from dataclasses import dataclass, field
 from math import fsum
 from typing import Any, ClassVar, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ctrnn import _tree as tree
@@ -52,6 +54,7 @@ class Tableau:
     rows: tuple[Sum, ...] = field(init=False, repr=False, compare=False)  # a, from the second stage on ...
     end: Sum = field(init=False, repr=False, compare=False)  # ... b ...
     error: Sum | None = field(init=False, repr=False, compare=False)  # ... and b_error, as they are summed
+    powers: NDArray[Any] | None = field(init=False, repr=False, compare=False)  # dense, (power, stage)
 
     def __post_init__(self) -> None:
         stages = len(self.a)
@@ -70,26 +73,37 @@ class Tableau:
         object.__setattr__(self, "rows", tuple(map(Sum.of, self.a[1:])))
         object.__setattr__(self, "end", Sum.of(self.b))
         object.__setattr__(self, "error", None if self.b_error is None else Sum.of(self.b_error))
+        object.__setattr__(self, "powers", None if self.dense is None else np.array(self.dense).T.copy())
 
     def within(self, theta: Tensor) -> Tensor:
         """b_i(theta) (save, stage) for theta (save, 1)."""
-        assert self.dense is not None
-        coefficients = torch.tensor(self.dense, dtype=theta.dtype, device=theta.device)
-        return theta ** torch.arange(1, coefficients.shape[1] + 1, device=theta.device) @ coefficients.T
+        assert self.powers is not None
+        coefficients = torch.from_numpy(self.powers).to(theta)
+        return theta ** torch.arange(1, len(coefficients) + 1, device=theta.device) @ coefficients
 
 
-def moved(x: Any, h: Any, total: Any) -> Any:
-    """x + h total, for one h or one for each part."""
+class Stride(NamedTuple):
+    """How far a state goes along a sum of slopes: h weight, where h is dt / tau for each part."""
+
+    h: Any
+    weight: float
+
+
+def moved(x: Any, stride: Stride, total: Any) -> Any:
+    """x + h weight total."""
+    h, weight = stride
     if isinstance(x, tuple):
-        return tree.map(moved, x, tree.spread(h, x), total)
-    return torch.addcmul(x, h, total) if isinstance(h, Tensor) else torch.add(x, total, alpha=h)
+        return tree.map(lambda a, part, b: moved(a, Stride(part, weight), b), x, tree.spread(h, x), total)
+    if isinstance(h, Tensor):
+        return torch.addcmul(x, h, total, value=weight)
+    return torch.add(x, total, alpha=h * weight)
 
 
 class Ready(NamedTuple):
-    """What steps share: the flow and, for each sum of slopes, its first weight times dt / tau; None: each has a dt."""
+    """What steps share: the flow and, where all have one length, their strides."""
 
     flow: Flow
-    h: list[Any] | None
+    strides: list[Stride] | None
 
 
 @dataclass(frozen=True)
@@ -112,14 +126,23 @@ class RungeKutta(Solver):
         f = flow(model)
         if isinstance(dt, Tensor):
             return Ready(f, None)
-        return Ready(f, self.scaled(dt if f.tau is None else tree.map(lambda tau: ratio(dt, tau), f.tau)))
+        strides = self.strides(dt if f.tau is None else tree.map(lambda tau: ratio(dt, tau), f.tau))
+        return Ready(f, [Stride(tree.map(lambda part, w=w: part * w, h), 1.0) for h, w in strides])  # once for all
 
-    def scaled(self, h: Any) -> list[Any]:
-        """dt / tau times the first weight of each row of a, and of b."""
-        return [tree.map(lambda part, w=change.first: w * part, h) for change in (*self.tableau.rows, self.tableau.end)]
+    def strides(self, h: Any) -> list[Stride]:
+        """Those of the rows of a from the second on, and of b."""
+        return [Stride(h, change.first) for change in (*self.tableau.rows, self.tableau.end)]
 
     def slopes(
-        self, f: Flow, t: Tensor, dt: Scalar, h: Sequence[Any], x: State, u: Input, first: State | None, count: int
+        self,
+        f: Flow,
+        t: Tensor,
+        dt: Scalar,
+        strides: Sequence[Stride],
+        x: State,
+        u: Input,
+        first: State | None,
+        count: int,
     ) -> tuple[list[State], State]:
         """k_1 ... k_count, and the state at which the last of them was taken."""
         slopes = [f.pull(t, x, value(u, 0.0)) if first is None else first]
@@ -128,16 +151,16 @@ class RungeKutta(Solver):
             if self.tableau.c[i] != c:
                 c = self.tableau.c[i]
                 now = torch.add(t, dt, alpha=c) if isinstance(dt, Tensor) else t + c * dt
-            y = moved(x, h[i - 1], self.tableau.rows[i - 1].over(slopes))
+            y = moved(x, strides[i - 1], self.tableau.rows[i - 1].over(slopes))
             slopes.append(f.pull(now, y, value(u, c)))
         return slopes, y
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
-        f, h = self.prepare(model, dt) if prepared is None else prepared
-        h = self.scaled(f.reach(dt, x)) if h is None else h
+        f, strides = self.prepare(model, dt) if prepared is None else prepared
+        strides = self.strides(f.reach(dt, x)) if strides is None else strides
         # A last stage that is only the next step's first has no weight.
-        slopes, _ = self.slopes(f, t, dt, h, x, u, None, self.evaluations)
-        return moved(x, h[-1], self.tableau.end.over(slopes))
+        slopes, _ = self.slopes(f, t, dt, strides, x, u, None, self.evaluations)
+        return moved(x, strides[-1], self.tableau.end.over(slopes))
 
 
 @dataclass(frozen=True)
@@ -147,22 +170,23 @@ class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
     def attempt(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, first: State | None = None) -> Attempt:
         f, table = flow(model), self.tableau
         reach = f.reach(dt, x)
-        h = self.scaled(reach)
-        slopes, end = self.slopes(f, t, dt, h, x, u, first, len(table.b))
-        assert table.error is not None
-        scale, total = table.error.first, table.error.over(slopes)
-        error = tree.map(lambda part, change: scale * part * change, reach, total)
+        strides = self.strides(reach)
+        slopes, end = self.slopes(f, t, dt, strides, x, u, first, len(table.b))
         if table.ends_in_slope:
-            return Attempt(end, error, tuple(slopes), slopes[-1])
-        return Attempt(moved(x, h[-1], table.end.over(slopes)), error, tuple(slopes), None)
+            return Attempt(end, tuple(slopes), slopes[-1], reach)
+        return Attempt(moved(x, strides[-1], table.end.over(slopes)), tuple(slopes), None, reach)
+
+    def error(self, attempt: Attempt) -> State:
+        weights = self.tableau.error
+        assert weights is not None
+        return tree.map(lambda h, total: h * weights.first * total, attempt.reach, weights.over(attempt.slopes))
 
     def interpolate(
         self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, attempt: Attempt, theta: Tensor, rows: Tensor
     ) -> State:
-        f, start = flow(model), tree.pick(x, rows)
-        h = f.reach(tree.pick(dt, rows), start)
+        start, h = tree.pick(x, rows), tree.pick(attempt.reach, rows)
         if self.tableau.dense is None:
-            last = f.pull(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
+            last = flow(model).pull(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
             first, end, last = (tree.pick(part, rows) for part in (attempt.slopes[0], attempt.x, last))
             return hermite(start, first, end, last, h, theta)
         weights = self.tableau.within(theta).T[..., None]  # (stage, save, 1)
