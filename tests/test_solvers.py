@@ -234,6 +234,44 @@ def test_rodas_says_what_is_wrong_with_a_model_that_has_no_forward_derivative():
         integrate(Closed(), None, torch.ones(2), t_span=(0.0, 1.0), solver=ctrnn.Rodas4(), steps=Fixed(0.1))
 
 
+def test_methods_ask_for_the_models_own_forward_and_pull():
+    class Faster(Counting):
+        def pull(self, t, x, u):
+            return 2 * super().pull(t, x, u)
+
+    class Halved(Counting):
+        def forward(self, t, x, u):
+            return 0.5 * super().forward(t, x, u)
+
+    own = Counting(0.7)
+    own.forward = lambda t, x, u: 0.5 * Counting.forward(own, t, x, u)
+    run = lambda model: integrate(model, torch.ones(3, 1), dt=0.1, solver=ctrnn.RK4()).xs
+    torch.testing.assert_close(run(Faster(0.7)), run(Counting(0.35)))
+    torch.testing.assert_close(run(Halved(0.7)), run(Counting(1.4)))
+    torch.testing.assert_close(run(own), run(Counting(1.4)))
+
+
+@pytest.mark.parametrize("solver", EMBEDDED, ids=str)
+@pytest.mark.parametrize("steps", [Fixed(0.01), Adaptive(1e-7, 1e-7)], ids=["fixed", "adaptive"])
+def test_each_row_of_a_matrix_may_have_its_own_tau(solver, steps):
+    class Decay(Relaxation):
+        def __init__(self):
+            super().__init__()
+            self.tau = torch.tensor([[0.5], [2.0]])
+            self.double()
+
+        def target(self, t, x, u, alpha=0):
+            return torch.zeros_like(x)
+
+        def initial_state(self, *batch):
+            return torch.zeros(*batch, 2, 3, dtype=torch.float64)
+
+    x0, ts = torch.arange(18.0, dtype=torch.float64).reshape(3, 2, 3), torch.tensor([0.3, 0.35, 1.0])
+    run = integrate(Decay(), None, x0, t_span=(0.0, 1.0), steps=steps, solver=solver, save=At(ts))
+    exact = torch.exp(-ts.double()[:, None, None] / torch.tensor([[0.5], [2.0]])) * x0[:, None]
+    torch.testing.assert_close(run.xs, exact.movedim(0, 1), rtol=2e-3, atol=0)
+
+
 # Adaptive steps.
 
 
