@@ -18,7 +18,6 @@ from ctrnn.lowered import GatedNetwork, RateNetwork
 from ctrnn.native.gated import gated
 from ctrnn.native.library import library
 from ctrnn.native.lstm import lstm
-from ctrnn.native.project import project
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
@@ -27,7 +26,7 @@ from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, RungeKutta, Tableau
 from ctrnn.steps import AT_ITS_END, Grid
 
 REPORTS = 32  # of a run's progress: a kernel that has begun says nothing until its end
-BUDGET = 2**22  # numbers of a projected drive, or of a layer's states, where nobody asks for them again
+BUDGET = 2**22  # numbers of a layer's states where nobody asks for them but the layer above
 
 
 def compiled(
@@ -73,16 +72,13 @@ def _is_plain(solver: Solver) -> bool:
 
 
 def _parts(layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor]) -> int:
-    """In how many parts a run goes: where few states are kept and no gradient is, its drive need not be there whole."""
-    made = [layer.network for layer in layers if len(layers) > 1 or isinstance(layer.network, GatedNetwork)]
-    if not made:
+    """In how many parts a run goes: without a gradient what lower layers send need not be there whole."""
+    if len(layers) == 1:
         return 1
     tensors = [*tree.leaves(x), *coefficients, *(v for layer in layers for v in tree.leaves(layer.network))]
     if 2 * grid.slots()[0] > grid.steps or (torch.is_grad_enabled() and any(map(moves, tensors))):
         return 1
-    rows = tree.leaves(x)[0].numel() // max(tree.leaves(x)[0].shape[-1], 1)
-    size = max(len(network.W_rec) for network in made) * rows * grid.steps
-    return min(grid.steps, max(1, size // BUDGET))
+    return min(grid.steps, max(1, max(leaf.numel() for leaf in tree.leaves(x)) * grid.steps // BUDGET))
 
 
 def _of_all_rows(grid: Grid) -> Grid | None:
@@ -186,9 +182,9 @@ def _run(
     if isinstance(layer.network, RateNetwork):
         saves, ends = _alone(rate(layer.network, schedule, parts[0], us, rates[0], kick))
     elif len(parts) > 1:
-        saves, ends = lstm(layer.network, schedule, parts, projected(layer.network, us), rates, pushed)
+        saves, ends = lstm(layer.network, schedule, parts, us, rates, pushed)
     else:
-        saves, ends = _alone(gated(layer.network, schedule, parts[0], projected(layer.network, us), rates[0], kick))
+        saves, ends = _alone(gated(layer.network, schedule, parts[0], us, rates[0], kick))
     shapes = [leaf.shape for leaf in tree.leaves(x)]
     end = tree.unflatten(x, [end.reshape(shape) for end, shape in zip(ends, shapes, strict=True)])
     return end, tree.unflatten(x, [xs.reshape(-1, *shape) for xs, shape in zip(saves, shapes, strict=True)])
@@ -251,17 +247,6 @@ def inputs(network: RateNetwork | GatedNetwork, coefficients: Sequence[Tensor], 
         raise ValueError(f"the drive has {coefficients[0].shape[-1]} channels, the network listens to {channels}.")
     flat = [_rows(coefficient, rows) for coefficient in coefficients]
     return flat[0][None] if len(flat) == 1 else torch.stack(flat)
-
-
-def projected(network: RateNetwork | GatedNetwork, us: Tensor) -> Tensor:
-    """W_in u + b (coefficient, interval, #row, unit), where b belongs to the lowest power."""
-    b = network.b if isinstance(network, RateNetwork) else network.b_in
-    if isinstance(network, GatedNetwork) and network.kind == "lstm" and network.b_rec is not None:
-        b = network.b_rec if b is None else b + network.b_rec
-    if network.W_in is not None:
-        each = [project(u, network.W_in, None if power else b) for power, u in enumerate(us.unbind(0))]
-        return each[0][None] if len(each) == 1 else torch.stack(each)
-    return us if b is None else torch.cat([us[:1] + b, us[1:]])
 
 
 def _rows(coefficient: Tensor, rows: int) -> Tensor:

@@ -134,7 +134,9 @@ def whole(rows, n=7, steps=6, kinds=2, coefficients=2):
     """Every input of a run."""
     return Inputs(
         samples(rows, n),
-        samples(coefficients, steps, rows, 3 * n, seed=2),
+        samples(coefficients, steps, rows, 5, seed=2),
+        samples(3 * n, 5, seed=7),
+        samples(3 * n, seed=8),
         samples(3 * n, n, seed=3) / n**0.5,
         samples(3 * n, seed=4),
         samples(kinds, n, seed=5).sigmoid(),
@@ -157,7 +159,7 @@ def schedule(rows, tableau, steps=6):
 
 
 def kernel(plan, inputs):
-    net = GatedNetwork(inputs.W, inputs.W, inputs.b_rec, None, inputs.rates[0], "gru")
+    net = GatedNetwork(inputs.W, inputs.W_in, inputs.b_rec, inputs.b, inputs.rates[0], "gru")
     return gated(net, plan.schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
 
 
@@ -168,7 +170,7 @@ def test_a_run_with_all_that_a_schedule_can_say(tableau, rows, shared):
     plan, results = Plan(schedule(rows, tableau), True, 1), []
     for run in (kernel, native._plain):
         inputs = whole(rows)
-        inputs = inputs._replace(drive=samples(2, 6, 1, 21)) if shared else inputs
+        inputs = inputs._replace(drive=samples(2, 6, 1, 5)) if shared else inputs
         inputs = Inputs(*[value.requires_grad_() for value in inputs])
         xs, end = run(plan, inputs)
         loss = (samples(*xs.shape) * xs).sum() + end.square().sum()
@@ -277,20 +279,26 @@ def test_what_is_not_a_number_stays_with_its_row():
     model, x0 = network(), samples(4, 7, seed=2)
     us = samples(6, 4, 3)
     us[3, 2] = torch.inf
-    net = model.lowered()
-    drive = torch.nn.functional.linear(us, net.W_in, net.b_in)[None]
-    drive[:, :, 2] = torch.where(drive[:, :, 2].isfinite(), drive[:, :, 2], torch.nan)
+    us[3, 2, 0] = torch.nan
     plain = Schedule(6, None, None, None, None, None, None, None, 6)
-    xs, _ = gated(net, plain, x0, drive, torch.ones(1, 7, dtype=torch.float64), None)
+    xs, _ = gated(model.lowered(), plain, x0, us[None], torch.ones(1, 7, dtype=torch.float64), None)
     assert xs[:, [0, 1, 3]].isfinite().all()
     assert xs[:3, 2].isfinite().all()
     assert xs[3:, 2].isnan().all()
 
 
-def test_a_long_run_of_which_little_is_kept_goes_in_parts(runs):
-    model, us, x0 = network(65), samples(1000, 50, 3), samples(50, 65, seed=2)
-    with torch.no_grad():
-        kept = integrate(model, us, x0, dt=0.3, save=Every(500))
-        assert len(runs) > 1
-        whole = integrate(model, us, x0, dt=0.3)
-    assert torch.equal(kept.xs, whole.xs[499::500])
+@pytest.mark.parametrize("kind", [Held, Linear, Cubic], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("solver", [Euler(), RK4()], ids=str)
+@pytest.mark.parametrize("batch", [(), (50,)], ids=str)
+@pytest.mark.parametrize("n_in", [1, 33])
+def test_a_drive_is_projected_in_pieces_of_any_size(n_in, batch, solver, kind):
+    model = GRU(7, n_in, tau=torch.linspace(1, 2, 7), learn_tau=True, generator=torch.Generator()).double()
+    for us in (samples(101, *batch, n_in), samples(101, n_in, seed=4)):
+        results = []
+        for compiled in (True, False):
+            given = us.clone().requires_grad_()
+            with torch.enable_grad() if compiled else ctrnn.plain():
+                start = model.initial_state(*batch)
+                xs = integrate(model, kind(given, 0.3), start, steps=Fixed(0.15), solver=solver).xs
+            results.append([xs.detach(), *torch.autograd.grad(xs.sin().sum(), (given, *model.parameters()))])
+        assert_same(*results)

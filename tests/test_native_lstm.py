@@ -155,7 +155,17 @@ def test_runge_kutta_goes_the_plain_way(runs):
 
 def whole(rows, n=7, steps=6):
     """Every input of a run."""
-    shapes = [(rows, n), (rows, n), (2, steps, rows, 4 * n), (4 * n, n), (2, n), (2, n), *[(steps, rows, n)] * 2]
+    shapes = [
+        (rows, n),
+        (rows, n),
+        (2, steps, rows, 5),
+        (4 * n, 5),
+        (4 * n,),
+        (4 * n, n),
+        (2, n),
+        (2, n),
+        *[(steps, rows, n)] * 2,
+    ]
     inputs = Inputs(*[samples(*shape, seed=seed) for seed, shape in enumerate(shapes)])
     return inputs._replace(rates=inputs.rates.sigmoid(), rates_c=inputs.rates_c.sigmoid(), W=inputs.W / n**0.5)
 
@@ -176,7 +186,7 @@ def plan(rows):
 
 
 def kernel(plan, inputs):
-    net = GatedNetwork(inputs.W, inputs.W, None, None, inputs.rates[0], "lstm")
+    net = GatedNetwork(inputs.W, inputs.W_in, None, inputs.b, inputs.rates[0], "lstm")
     rates, kicks = (inputs.rates, inputs.rates_c), (inputs.kicks, inputs.kicks_c)
     saves, ends = lstm(net, plan.schedule, (inputs.h0, inputs.c0), inputs.drive, rates, kicks)
     return *saves, *ends
@@ -255,3 +265,13 @@ def test_a_row_has_the_same_bits_in_any_company_and_on_any_number_of_threads(n, 
         part, back = run(rows, count)
         assert all(torch.equal(a, b[:, rows]) for a, b in zip(part, states, strict=True))
         assert all(torch.equal(a, b[rows]) for a, b in zip(back, grads, strict=True))
+
+
+def test_a_long_run_of_a_stack_of_which_little_is_kept_goes_in_parts(runs):
+    model, us = Stack([LSTM(3, 33), LSTM(33, 33)]).double(), samples(1500, 50, 3)
+    with torch.no_grad():
+        kept = integrate(model, us, dt=1.0, save=Every(500)).xs
+        assert len(runs) > 2
+        whole = integrate(model, us, dt=1.0).xs
+    for part, every in zip(tree.leaves(kept), tree.leaves(whole), strict=True):
+        assert torch.equal(part, every[499::500])

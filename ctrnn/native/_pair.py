@@ -113,7 +113,7 @@ def placed(items: Sequence[Any], where: Sequence[int], new: Sequence[Any]) -> li
     return result
 
 
-def into_drive(
+def _into_drive(
     delta: Float[Tensor, "stage step row unit"], shape: torch.Size, schedule: Schedule
 ) -> Float[Tensor, "coefficient interval #row unit"]:
     """Gradients of the drive's value in every stage as those of its coefficients on every interval."""
@@ -135,6 +135,22 @@ def _by_power(delta: Tensor, coefficients: int, schedule: Schedule) -> Tensor:
     nodes = delta.new_tensor((0.0,) if schedule.tableau is None else schedule.tableau.c, dtype=torch.float64)
     s = (schedule.begin + nodes[:, None] * schedule.width).to(delta.dtype)
     return torch.stack([held, *[torch.einsum("st,stru->tru", s**power, delta) for power in range(1, coefficients)]])
+
+
+def into_inputs(
+    delta: Float[Tensor, "stage step row unit"] | None, inputs: Any, schedule: Schedule, wanted: Sequence[bool]
+) -> list[Maybe]:
+    """Gradients of a run's drive u, of W_in and of b, those that are wanted, from that of W_in u + b in every stage."""
+    if delta is None:
+        return [None, None, None]
+    us, W_in = inputs.drive, inputs.W_in
+    v = _into_drive(delta, us.shape, schedule)
+    flat = v.reshape(-1, v.shape[-1])
+    return [
+        None if not wanted[0] else v if W_in is None else v @ W_in,
+        flat.T @ us.reshape(len(flat), us.shape[-1]) if wanted[1] else None,
+        v[0].flatten(0, 1).sum(0) if wanted[2] else None,
+    ]
 
 
 def drive_at(drive: Tensor, schedule: Schedule, step: int, c: float) -> Float[Tensor, "#row unit"]:

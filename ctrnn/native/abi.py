@@ -35,6 +35,9 @@ FIXED_STEPS: list[Any] = [
     ("drive_coefficient", c_int64),
     ("drive_interval", c_int64),
     ("drive_row", c_int64),
+    ("inputs", c_int64),
+    ("W_in", c_void_p),
+    ("b_in", c_void_p),
     ("interval", c_void_p),
     ("begin", c_void_p),
     ("width", c_void_p),
@@ -62,7 +65,7 @@ class ProjectRun(ctypes.Structure):
 class RateRun(ctypes.Structure):
     """`ctrnn_rate_run`."""
 
-    _fields_: ClassVar = [*FIXED_STEPS, ("inputs", c_int64), ("W_in", c_void_p), ("b_in", c_void_p)]
+    _fields_: ClassVar = FIXED_STEPS
 
 
 class RateBack(ctypes.Structure):
@@ -171,8 +174,12 @@ def address(tensor: Tensor | None) -> int | None:
     return place
 
 
-def fixed_steps(run: Any, schedule: Schedule, x0: Tensor, drive: Tensor, rates: Tensor, kicks: Tensor | None) -> None:
-    """Put into a run's structure everything but its network; the Tensors must outlive the call."""
+def fixed_steps(run: Any, schedule: Schedule, x0: Tensor, inputs: Any) -> None:
+    """Put into a run's structure everything but its network, of `inputs` the drive, its weights, rates and kicks.
+
+    The Tensors must outlive the call.
+    """
+    drive, rates = inputs.drive, inputs.rates
     run.dtype, run.steps, run.stages = DTYPES[x0.dtype], schedule.steps, schedule.stages
     run.batch, run.n = x0.shape
     if schedule.tableau is not None:
@@ -184,6 +191,7 @@ def fixed_steps(run: Any, schedule: Schedule, x0: Tensor, drive: Tensor, rates: 
     run.coefficients, run.drive = drive.shape[0], address(drive)
     strides = [0 if size == 1 else stride for size, stride in zip(drive.shape[:3], drive.stride()[:3], strict=True)]
     run.drive_coefficient, run.drive_interval, run.drive_row = strides
-    run.x0, run.kicks = address(x0), address(kicks)
+    run.inputs, run.W_in, run.b_in = drive.shape[-1], address(inputs.W_in), address(inputs.b)
+    run.x0, run.kicks = address(x0), address(inputs.kicks)
     for name in ("kind", "interval", "begin", "width", "count", "keep"):
         setattr(run, name, address(getattr(schedule, name)))

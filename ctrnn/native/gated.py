@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import OfRuns, Pullback, into_drive, plain_run
+from ctrnn.native._pair import OfRuns, Pullback, into_inputs, plain_run
 from ctrnn.native.abi import GatedBack, GatedRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -23,7 +23,9 @@ class Inputs(NamedTuple):
     """Every Tensor on which a run depends; blocks of gates are r, z, candidate."""
 
     x0: Float[Tensor, "row unit"]
-    drive: Float[Tensor, "coefficient #interval #row gates"]  # W_in u + b_in
+    drive: Float[Tensor, "coefficient #interval #row input"]  # u
+    W_in: Float[Tensor, "gates input"]
+    b: Float[Tensor, "gates"] | None  # b_in
     W: Float[Tensor, "gates unit"]
     b_rec: Float[Tensor, "gates"] | None
     rates: Float[Tensor, "kind unit"]  # alpha of a lerp, dt / tau of Runge-Kutta
@@ -43,15 +45,15 @@ def gated(
     network: GatedNetwork,
     schedule: Schedule,
     x0: Float[Tensor, "row unit"],
-    drive: Float[Tensor, "coefficient #interval #row gates"],
+    drive: Float[Tensor, "coefficient #interval #row input"],
     rates: Float[Tensor, "kind unit"],
     kicks: Float[Tensor, "step row unit"] | None,
 ) -> tuple[Float[Tensor, "slot row unit"], Float[Tensor, "row unit"]]:
     """The states that the schedule keeps, and the one at the end.
 
-    `drive` is W_in u + b_in, `rates` alpha of a lerp or dt / tau, and `kicks` are added after each step.
+    `drive` is u, `rates` alpha of a lerp or dt / tau, and `kicks` are added after each step.
     """
-    inputs = Inputs(x0, drive, network.W_rec, network.b_rec, rates, kicks)
+    inputs = Inputs(x0, drive, network.W_in, network.b_in, network.W_rec, network.b_rec, rates, kicks)
     differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
     plan = Plan(schedule, differentiated, torch.get_num_threads())
     xs, end, *_ = _Gated.apply(plan, *inputs)
@@ -120,7 +122,7 @@ class _Pullback(Pullback):
         call("ctrnn_gated_backward", run, back)
         return (
             grad_x0 if want.x0 else None,
-            into_drive(delta, inputs.drive.shape, schedule) if want.drive else None,
+            *into_inputs(delta, inputs, schedule, wanted[1:4]),
             _into_weights(delta, delta_q, x0, states if sent is None else sent) if want.W else None,
             *[found[name].sum(0) if name in found else None for name in ("b_rec", "rates")],
             found.get("kicks"),
@@ -161,7 +163,7 @@ def _contiguous(inputs: Inputs) -> Inputs:
 
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> GatedRun:
     run = GatedRun(threads=plan.threads)
-    fixed_steps(run, schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
+    fixed_steps(run, schedule, inputs.x0, inputs)
     run.W, run.b_rec = address(inputs.W), address(inputs.b_rec)
     return run
 
@@ -169,8 +171,8 @@ def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> GatedRun:
 def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The same run in plain torch."""
 
-    def target(x: Tensor, v: Tensor) -> Tensor:
-        gates_in, c_in = v.split((2 * x.shape[-1], x.shape[-1]), -1)
+    def target(x: Tensor, u: Tensor) -> Tensor:
+        gates_in, c_in = F.linear(u, inputs.W_in, inputs.b).split((2 * x.shape[-1], x.shape[-1]), -1)
         gates_rec, c_rec = F.linear(x, inputs.W, inputs.b_rec).split((2 * x.shape[-1], x.shape[-1]), -1)
         r, z = torch.sigmoid(gates_rec + gates_in).chunk(2, -1)
         c = torch.tanh(c_in + r * c_rec)

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-ABI = 3  # of dispatch.cpp
+ABI = 4  # of dispatch.cpp
 INSTRUCTION_SETS = ("baseline", "avx2", "avx512")  # a machine that has one has those before it
 
 _PLAIN: ContextVar[bool] = ContextVar("ctrnn_plain", default=False)

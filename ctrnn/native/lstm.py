@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import OfRuns, Pullback, drive_at, into_drive
+from ctrnn.native._pair import OfRuns, Pullback, drive_at, into_inputs
 from ctrnn.native.abi import LSTMBack, LSTMRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -26,7 +26,9 @@ class Inputs(NamedTuple):
 
     h0: Float[Tensor, "row unit"]
     c0: Float[Tensor, "row unit"]
-    drive: Float[Tensor, "coefficient #interval #row gates"]  # W_in u + both biases
+    drive: Float[Tensor, "coefficient #interval #row input"]  # u
+    W_in: Float[Tensor, "gates input"]
+    b: Float[Tensor, "gates"] | None  # both biases
     W: Float[Tensor, "gates unit"]
     rates: Float[Tensor, "kind unit"]  # alpha of h and of c
     rates_c: Float[Tensor, "kind unit"]
@@ -47,16 +49,18 @@ def lstm(
     network: GatedNetwork,
     schedule: Schedule,
     state: Sequence[Float[Tensor, "row unit"]],
-    drive: Float[Tensor, "coefficient #interval #row gates"],
+    drive: Float[Tensor, "coefficient #interval #row input"],
     rates: Sequence[Float[Tensor, "kind unit"]],
     kicks: Sequence[Float[Tensor, "step row unit"]] | None,
 ) -> tuple[tuple[Float[Tensor, "slot row unit"], ...], tuple[Float[Tensor, "row unit"], ...]]:
     """The states (h, c) that the schedule keeps, and the one at the end.
 
-    `drive` is W_in u + b_in + b_rec, `rates` alpha, and `kicks` are added after each step.
+    `drive` is u, `rates` alpha, and `kicks` are added after each step.
     """
     (h0, c0), (rate, rate_c), (kick, kick_c) = state, rates, kicks or (None, None)
-    inputs = Inputs(h0, c0, drive, network.W_rec, rate, rate_c, kick, kick_c)
+    biases = [b for b in (network.b_in, network.b_rec) if b is not None]
+    b = sum(biases[1:], start=biases[0]) if biases else None
+    inputs = Inputs(h0, c0, drive, network.W_in, b, network.W_rec, rate, rate_c, kick, kick_c)
     differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
     hs, cs, h, c, *_ = _LSTM.apply(Plan(schedule, differentiated, torch.get_num_threads()), *inputs)
     return (hs, cs), (h, c)
@@ -102,7 +106,7 @@ class _Pullback(Pullback):
 
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        grads, given, (hs, cs, gates) = tensors[:4], tensors[4:12], tensors[12:]
+        grads, given, (hs, cs, gates) = tensors[:4], tensors[4:14], tensors[14:]
         inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
         h0, schedule, (rows, n) = inputs.h0, plan.schedule, inputs.h0.shape
         delta = h0.new_empty(1, schedule.steps, rows, 4 * n)
@@ -119,7 +123,7 @@ class _Pullback(Pullback):
         call("ctrnn_lstm_backward", run, back)
         return (
             *[found[name] if flag else None for name, flag in (("h0", want.h0), ("c0", want.c0))],
-            into_drive(delta, inputs.drive.shape, schedule) if want.drive else None,
+            *into_inputs(delta, inputs, schedule, wanted[2:5]),
             _into_weights(delta.reshape(-1, 4 * n), h0, hs) if want.W else None,
             *[found[name].sum(0) if name in found else None for name in ("rates", "rates_c")],
             *[found.get(name) for name in ("kicks", "kicks_c")],
@@ -149,7 +153,7 @@ def _contiguous(inputs: Inputs) -> Inputs:
 
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> LSTMRun:
     run = LSTMRun(threads=plan.threads)
-    fixed_steps(run, schedule, inputs.h0, inputs.drive, inputs.rates, inputs.kicks)
+    fixed_steps(run, schedule, inputs.h0, inputs)
     run.W, run.c0, run.rates_c, run.kicks_c = map(address, (inputs.W, inputs.c0, inputs.rates_c, inputs.kicks_c))
     return run
 
@@ -157,9 +161,10 @@ def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> LSTMRun:
 def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same run in plain torch."""
     schedule, state, saved = plan.schedule, (inputs.h0, inputs.c0), []
+    driven = lambda k: F.linear(drive_at(inputs.drive, schedule, k, 0.0), inputs.W_in, inputs.b)
     for k in range(schedule.steps):
         kind = 0 if schedule.kind is None else int(schedule.kind[k])
-        i, f, g, o = (F.linear(state[0], inputs.W) + drive_at(inputs.drive, schedule, k, 0.0)).chunk(4, -1)
+        i, f, g, o = (F.linear(state[0], inputs.W) + driven(k)).chunk(4, -1)
         target = torch.sigmoid(f) * state[1] + torch.sigmoid(i) * torch.tanh(g)
         c = torch.lerp(state[1], target, inputs.rates_c[kind])
         new = torch.lerp(state[0], torch.sigmoid(o) * torch.tanh(c), inputs.rates[kind]), c

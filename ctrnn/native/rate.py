@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import Nonlinearity, RateNetwork
-from ctrnn.native._pair import OfRuns, Pullback, into_drive, plain_run
+from ctrnn.native._pair import OfRuns, Pullback, into_inputs, plain_run
 from ctrnn.native.abi import RateBack, RateRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -131,7 +131,7 @@ class _Pullback(Pullback):
         call("ctrnn_rate_backward", run, back)
         return (
             grad_x0 if want.x0 else None,
-            None if delta is None else _into_input(delta, inputs, schedule),
+            into_inputs(delta, inputs, schedule, (wanted[1], False, False))[0],
             *map(found.get, ("W_in", "b", "W")),
             *[found[name].sum(0) if name in found else None for name in ("rates", "gain", "theta")],
             found.get("kicks"),
@@ -151,17 +151,10 @@ def _contiguous(inputs: Inputs) -> Inputs:
     return Inputs(*rest)._replace(drive=drive)
 
 
-def _into_input(delta: Tensor, inputs: Inputs, schedule: Schedule) -> Float[Tensor, "coefficient interval #row input"]:
-    """The gradient of u from that of W_in u + b in every stage."""
-    grad = into_drive(delta, inputs.drive.shape, schedule)
-    return grad if inputs.W_in is None else grad @ inputs.W_in
-
-
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> RateRun:
     run = RateRun(threads=plan.threads, pre=CODES[plan.pre], post=CODES[plan.post])
-    fixed_steps(run, schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)
+    fixed_steps(run, schedule, inputs.x0, inputs)
     run.W, run.gain, run.theta = map(address, (inputs.W, inputs.gain, inputs.theta))
-    run.inputs, run.W_in, run.b_in = inputs.drive.shape[-1], address(inputs.W_in), address(inputs.b)
     return run
 
 

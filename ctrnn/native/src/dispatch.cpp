@@ -3,7 +3,7 @@
 #define CTRNN_EXPORTED extern "C" __attribute__((visibility("default")))
 
 // Raised whenever the signature or the meaning of a kernel changes; library.py holds the number that it was written for.
-CTRNN_EXPORTED int ctrnn_abi() { return 3; }
+CTRNN_EXPORTED int ctrnn_abi() { return 4; }
 
 // The largest set of which everything is there; the operating system must save its registers, which the builtin asks too.
 CTRNN_EXPORTED const char* ctrnn_isa() {

@@ -1,6 +1,6 @@
 // Runs of torch's gated recurrent unit on fixed steps, as C functions.
 //
-// Blocks of n: r, z, candidate. With v the drive (W_in u + b_in) and q = W_n h + b_n,
+// Blocks of n: r, z, candidate. With v = W_in u + b_in the drive and q = W_n h + b_n,
 //
 //     r, z = sigmoid(v + W h + b),   c = tanh(v_n + r q),   F = (1 - z) c + z h.
 //
@@ -20,9 +20,11 @@ struct ctrnn_gated_run {
     int64_t kinds;
     const int32_t* kind;     // (steps) or 0: kind 0
     int64_t coefficients;    // of the drive, a polynomial in begin + c width on each interval
-    const void* drive;       // (coefficients, intervals, batch, 3 n) by its three strides, which may be 0
+    const void* drive;       // u (coefficients, intervals, batch, inputs) by its three strides, which may be 0
     int64_t drive_coefficient, drive_interval, drive_row;
-    const int64_t* interval; // (steps) or 0: step k sees interval k
+    int64_t inputs;
+    const void *W_in, *b_in; // (3 n, inputs): v = W_in u + b_in; b_in may be 0
+    const int64_t* interval; // (steps), never falling, or 0: step k sees interval k
     const double *begin, *width; // (steps), where there are several coefficients
     const void* x0;          // (batch, n)
     const void* kicks;       // (steps, batch, n) or 0: added after each step

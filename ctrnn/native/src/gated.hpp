@@ -53,11 +53,12 @@ inline void gates_of(int64_t n, const T* sum, const T* v, const T* h, T* kept, U
     });
 }
 
-// Numbers of scratch that each row needs.
+// Numbers of scratch that a block needs.
 template <class T>
-int64_t gated_forward_room(const ctrnn_gated_run& run) {
-    return padded<T>(run.n) * (1 + (run.stages ? 1 + run.stages : 0)) +
-           padded<T>(3 * run.n) * (run.coefficients > 1 ? 2 : 1);
+int64_t gated_forward_room(const ctrnn_gated_run& run, int64_t rows) {
+    return rows * padded<T>(run.n) * (1 + (run.stages ? 1 + run.stages : 0)) +
+           rows * padded<T>(3 * run.n) * (run.coefficients > 1 ? 2 : 1) +
+           Drive<T, ctrnn_gated_run>::size(run, rows, 3 * run.n);
 }
 
 template <class T>
@@ -65,11 +66,16 @@ struct GatedForward : GRUBlock<T> {
     using Block = GRUBlock<T>;
     using Block::line, Block::long_line, Block::lerps, Block::n, Block::rows, Block::run, Block::stages;
     const Matrix<T>& W;  // (n, 3 n)
+    Room<T> room;
+    Drive<T, ctrnn_gated_run> driven;
     T *x, *sum, *v, *y, *k;
 
-    GatedForward(const ctrnn_gated_run& run, const Matrix<T>& W, int64_t first, int64_t last, T* scratch)
-        : Block(run, first, last), W(W) {
-        Room<T> room{scratch};
+    GatedForward(const ctrnn_gated_run& run, const Matrix<T>& W, const Matrix<T>& W_in, int64_t first, int64_t last,
+                 T* scratch)
+        : Block(run, first, last),
+          W(W),
+          room{scratch},
+          driven(run, W_in, nullptr, first, rows, room.take(Drive<T, ctrnn_gated_run>::size(run, rows, 3 * n))) {
         x = room.take(rows * line), sum = room.take(rows * long_line);
         v = room.take(run.coefficients > 1 ? rows * long_line : 0);
         y = room.take(lerps ? 0 : rows * line), k = room.take(lerps ? 0 : stages * rows * line);
@@ -98,12 +104,12 @@ struct GatedForward : GRUBlock<T> {
         T* here = stage ? y : x;
         for (int64_t row = 0; row < live; ++row) {
             if (stage) this->advance(x + row * line, rate, run.a + stage * stages, stage, k, row, y + row * line);
-            begin_sum(n, this->drive(stage, step, row, v + row * long_line), b_rec, sum + row * long_line);
+            begin_sum(n, this->drive(driven, stage, step, row, v + row * long_line), b_rec, sum + row * long_line);
         }
         accumulate(here, line, live, W, sum, long_line);
         for (int64_t row = 0; row < live; ++row) {
             if (!this->takes(row, step)) continue;
-            const T* drive = run.coefficients > 1 ? v + row * long_line : this->drive(stage, step, row, nullptr);
+            const T* drive = run.coefficients > 1 ? v + row * long_line : driven.at(step, 0, row);
             T* kept = run.gates ? this->at(static_cast<T*>(run.gates), stage, step, row, 4 * n) : nullptr;
             T *h = here + row * line, *slope = k + (stage * rows + row) * line;
             const auto to_lerp = [=](auto part, auto x, auto target) { part.store(h, lerp(x, target, part.load(rate))); };
@@ -123,8 +129,8 @@ struct GatedForward : GRUBlock<T> {
 };
 
 template <class T>
-int64_t gated_backward_room(const ctrnn_gated_run& run) {
-    return padded<T>(run.n) * (run.stages ? 1 + 3 * run.stages : 2);
+int64_t gated_backward_room(const ctrnn_gated_run& run, int64_t rows) {
+    return rows * padded<T>(run.n) * (run.stages ? 1 + 3 * run.stages : 2);
 }
 
 template <class T>

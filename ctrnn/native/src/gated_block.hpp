@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "activations.hpp"
+#include "drive.hpp"
 #include "product.hpp"
 #include "threads.hpp"
 #include "vec.hpp"
@@ -77,17 +78,16 @@ struct GatedBlock {
     const T* rate(int64_t step) const { return static_cast<const T*>(run.rates) + kind(step) * n; }
 
     // The drive's value in a stage: where it lies, or, if it is a polynomial, in `room`.
-    const T* drive(int64_t stage, int64_t step, int64_t row, T* room) const {
-        const T* value = static_cast<const T*>(run.drive) + (first + row) * run.drive_row +
-                         (run.interval ? run.interval[step] : step) * run.drive_interval;
-        if (run.coefficients == 1) return value;
+    const T* drive(Drive<T, Run>& v, int64_t stage, int64_t step, int64_t row, T* room) const {
+        if (run.coefficients == 1) return v.at(step, 0, row);
         const T s = T(run.begin[step] + (lerps ? 0.0 : run.c[stage]) * run.width[step]);
-        along<T>(GATES * n, [&](auto part) {
-            auto sum = part.load(value + (run.coefficients - 1) * run.drive_coefficient);
-            for (int64_t p = run.coefficients - 2; p >= 0; --p)
-                sum = part.load(value + p * run.drive_coefficient) + s * sum;
-            part.store(room, sum);
-        });
+        for (int64_t power = run.coefficients - 1; power >= 0; --power) {
+            const T* value = v.at(step, power, row);
+            const bool highest = power + 1 == run.coefficients;
+            along<T>(GATES * n, [&](auto part) {
+                part.store(room, highest ? part.load(value) : part.load(value) + s * part.load(room));
+            });
+        }
         return room;
     }
 };
@@ -99,15 +99,24 @@ inline V lerp(V x, V target, V rate) {
     return rate < V{} + 0.5f ? x + rate * way : target - way * (1 - rate);
 }
 
-// body(first, last, scratch) for each block of rows; what each row needs of scratch is there before threads start.
+// Rows of the largest block.
+template <class Run>
+int64_t block_rows(const Run& run) {
+    const int64_t threads = std::max(1, run.threads);
+    return std::min(GATED_ROWS, (run.batch + threads - 1) / threads);
+}
+
+// body(first, last, scratch) for each block of rows; the scratch of each thread, `room` numbers, is there before it starts.
 template <class T, class Run, class Body>
 void in_blocks(const Run& run, int64_t room, Body body) {
-    std::vector<T> scratch(run.batch * room);
-    parallel(run.batch, run.threads, [&](int64_t first, int64_t last) {
+    const int64_t threads = std::min<int64_t>(std::max(1, run.threads), run.batch);
+    Aligned<T> scratch(threads * room);
+    parallel(threads, int(threads), [&](int64_t thread, int64_t) {
+        const int64_t first = thread * run.batch / threads, last = (thread + 1) * run.batch / threads;
         const int64_t blocks = (last - first + GATED_ROWS - 1) / GATED_ROWS;
         for (int64_t i = 0; i < blocks; ++i) {
             const int64_t begin = first + i * (last - first) / blocks, end = first + (i + 1) * (last - first) / blocks;
-            body(begin, end, scratch.data() + begin * room);
+            body(begin, end, scratch.data() + thread * room);
         }
     });
 }

@@ -11,8 +11,9 @@ void lstm_forward(const ctrnn_lstm_run& run) {
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, 4 * run.n, true);
     const int64_t each = run.steps * run.batch * run.n, kept = run.keep ? 0 : each;
     in_large_pages<T>(run.xs, kept), in_large_pages<T>(run.cs, kept), in_large_pages<T>(run.gates, 4 * each);
-    in_blocks<T>(run, lstm_forward_room<T>(run), [&](int64_t first, int64_t last, T* scratch) {
-        LSTMForward<T>(run, W, first, last, scratch)();
+    const Matrix<T> W_in(static_cast<const T*>(run.W_in), run.inputs, 4 * run.n, true);
+    in_blocks<T>(run, lstm_forward_room<T>(run, block_rows(run)), [&](int64_t first, int64_t last, T* scratch) {
+        LSTMForward<T>(run, W, W_in, first, last, scratch)();
     });
 }
 
@@ -20,7 +21,7 @@ template <class T>
 void lstm_backward(const ctrnn_lstm_run& run, const ctrnn_lstm_back& back) {
     const Matrix<T> W(static_cast<const T*>(run.W), 4 * run.n, run.n, false);
     in_large_pages<T>(back.delta, 4 * run.steps * run.batch * run.n);
-    in_blocks<T>(run, lstm_backward_room<T>(run), [&](int64_t first, int64_t last, T* scratch) {
+    in_blocks<T>(run, lstm_backward_room<T>(run, block_rows(run)), [&](int64_t first, int64_t last, T* scratch) {
         LSTMBackward<T>(run, back, W, first, last, scratch)();
     });
 }

@@ -35,8 +35,8 @@ struct LSTMBlock : GatedBlock<T, ctrnn_lstm_run, 4> {
 };
 
 template <class T>
-int64_t lstm_forward_room(const ctrnn_lstm_run& run) {
-    return 2 * padded<T>(run.n) + padded<T>(4 * run.n);
+int64_t lstm_forward_room(const ctrnn_lstm_run& run, int64_t rows) {
+    return rows * (2 * padded<T>(run.n) + padded<T>(4 * run.n)) + Drive<T, ctrnn_lstm_run>::size(run, rows, 4 * run.n);
 }
 
 template <class T>
@@ -44,11 +44,16 @@ struct LSTMForward : LSTMBlock<T> {
     using Block = LSTMBlock<T>;
     using Block::first, Block::in, Block::line, Block::long_line, Block::n, Block::rows, Block::run;
     const Matrix<T>& W;  // (n, 4 n)
+    Room<T> room;
+    Drive<T, ctrnn_lstm_run> driven;
     T *h, *c, *sum;
 
-    LSTMForward(const ctrnn_lstm_run& run, const Matrix<T>& W, int64_t first, int64_t last, T* scratch)
-        : Block(run, first, last), W(W) {
-        Room<T> room{scratch};
+    LSTMForward(const ctrnn_lstm_run& run, const Matrix<T>& W, const Matrix<T>& W_in, int64_t first, int64_t last,
+                T* scratch)
+        : Block(run, first, last),
+          W(W),
+          room{scratch},
+          driven(run, W_in, nullptr, first, rows, room.take(Drive<T, ctrnn_lstm_run>::size(run, rows, 4 * n))) {
         h = room.take(rows * line), c = room.take(rows * line), sum = room.take(rows * long_line);
     }
 
@@ -59,7 +64,7 @@ struct LSTMForward : LSTMBlock<T> {
             const int64_t live = this->live(step), slot = run.keep ? run.keep[step] : step;
             for (int64_t row = 0; row < live; ++row) {
                 T* into = sum + row * long_line;
-                const T* v = this->drive(0, step, row, into);
+                const T* v = this->drive(driven, 0, step, row, into);
                 if (v != into) std::copy_n(v, 4 * n, into);
             }
             accumulate(h, line, live, W, sum, long_line);
@@ -94,8 +99,8 @@ struct LSTMForward : LSTMBlock<T> {
 };
 
 template <class T>
-int64_t lstm_backward_room(const ctrnn_lstm_run& run) {
-    return 3 * padded<T>(run.n);
+int64_t lstm_backward_room(const ctrnn_lstm_run& run, int64_t rows) {
+    return rows * 3 * padded<T>(run.n);
 }
 
 template <class T>

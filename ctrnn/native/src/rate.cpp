@@ -52,7 +52,8 @@ std::vector<int64_t> order_of_rows(const ctrnn_rate_run& run, int64_t threads) {
 template <class T, class Work>
 void blocks(const ctrnn_rate_run& run, int64_t threads, const Weights<T>& weights, int64_t planes, Work work) {
     const auto order = order_of_rows(run, threads);
-    const int64_t room = planes * std::min(RATE_ROWS, share(run, threads, 1)) * padded<T>(run.n);
+    const int64_t most = std::min(RATE_ROWS, share(run, threads, 1)), plane = most * padded<T>(run.n);
+    const int64_t room = planes * plane + Drive<T, ctrnn_rate_run>::size(run, most, run.n);
     Aligned<T> memory(threads * room);
     parallel(threads, int(threads), [&](int64_t thread, int64_t) {
         const int64_t first = share(run, threads, thread), rows = share(run, threads, thread + 1) - first;
@@ -60,8 +61,9 @@ void blocks(const ctrnn_rate_run& run, int64_t threads, const Weights<T>& weight
         for (int64_t block = 0; block < count; ++block) {
             const int64_t begin = block * rows / count, end = (block + 1) * rows / count;
             const int64_t* own = order.data() + first + begin;
-            RateDrive<T> v(run, run.W_in ? &weights.W_in : nullptr, own, end - begin);
-            work(RateBlock<T>{run, weights.W, v, own, end - begin}, thread, memory.data() + thread * room);
+            T* mine = memory.data() + thread * room;
+            Drive<T, ctrnn_rate_run> v(run, weights.W_in, own, 0, end - begin, mine + planes * plane);
+            work(RateBlock<T>{run, weights.W, v, own, end - begin}, thread, mine);
         }
     });
 }

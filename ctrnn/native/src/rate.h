@@ -23,6 +23,9 @@ struct ctrnn_rate_run {
     int64_t coefficients;     // of the drive, a polynomial in begin + c width, lowest power first
     const void* drive;        // u (coefficients, intervals, batch, inputs) by three strides in elements, which may be 0
     int64_t drive_coefficient, drive_interval, drive_row;
+    int64_t inputs;           // n without W_in
+    const void* W_in;         // (n, inputs): [to, from]; 0: u is what arrives at each unit
+    const void* b_in;         // (n), 0: zeros
     const int64_t* interval;  // (steps), never falling; 0: step k sees interval k
     const double *begin, *width; // (steps), where there are several coefficients
     const void* x0;           // (batch, n)
@@ -32,9 +35,6 @@ struct ctrnn_rate_run {
     void* xs;                 // out (slots, batch, n) or 0
     void* end;                // out (batch, n)
     void* targets;            // out (steps, batch, n) or 0: F of each step of a lerp
-    int64_t inputs;           // n without W_in
-    const void* W_in;         // (n, inputs): [to, from]; 0: u is what arrives at each unit
-    const void* b_in;         // (n), 0: zeros
 };
 
 // The gradient of a run; its xs, end and targets are not written again.

@@ -4,9 +4,9 @@
 #include <type_traits>
 
 #include "activations.hpp"
+#include "drive.hpp"
 #include "product.hpp"
 #include "rate.h"
-#include "rate_drive.hpp"
 #include "vec.hpp"
 
 namespace ctrnn::CTRNN_ISA {
@@ -29,7 +29,7 @@ struct RateBlock {
 
     const ctrnn_rate_run& run;
     const Matrix<T>& W;
-    RateDrive<T>& v;
+    Drive<T, ctrnn_rate_run>& v;
     const int64_t* rows;  // of the batch, those with more steps first
     const int64_t size;   // how many
     const int64_t n = run.n, length = padded<T>(n), plane = size * length;
@@ -74,7 +74,7 @@ struct RateBlock {
         const T s = run.coefficients > 1 ? T(run.begin[step] + c * run.width[step]) : T(0);
         for (int64_t k = run.coefficients - 1; k >= 0; --k)
             for (int64_t row = 0; row < live; ++row) {
-                const T* from = v.at(step, k) + row * v.stride();
+                const T* from = v.at(step, k, row);
                 T* to = out + row * length;
                 for (int64_t i = 0; i < n; i += V::width)
                     V::store(to + i, k + 1 < run.coefficients ? V::load(from + i) + s * V::load(to + i) : V::load(from + i));

@@ -66,7 +66,7 @@ struct RateBackward : RateBlock<T> {
         if (slot(step) >= 0) this->soon(this->at(back.grad_xs, slot(step), row), n);
         if (back.targets) this->soon(this->at(back.targets, step, row), n);
         if (back.delta) this->soon(this->at(back.delta, step, row), n);
-        if (grad_in) this->soon(this->v.row_of(this->v.interval(step), row), run.inputs);
+        if (grad_in) this->soon(this->v.input_at(step, row), run.inputs);
     }
 
     void begin() {

@@ -41,7 +41,7 @@ struct RateForward : RateBlock<T> {
     int64_t slot(int64_t step) const { return !run.xs ? -1 : run.keep ? run.keep[step] : step; }
 
     void ask_for(int64_t step, int64_t row) const {
-        this->soon(this->v.row_of(this->v.interval(step), row), run.inputs);
+        this->soon(this->v.input_at(step, row), run.inputs);
         if (slot(step) >= 0) this->soon(this->at(run.xs, slot(step), row), n);
         if (run.targets) this->soon(this->at(run.targets, step, row), n);
     }
