@@ -237,26 +237,17 @@ def where(wrong: Tensor, what: str = "index ") -> str:
     return f"first at {what}{tuple(wrong.nonzero()[0].tolist())}"
 
 
-def events(model: Model, x0: State) -> list[int]:
-    """How many axes behind the batch each leaf of the state has."""
-    try:
-        return [leaf.ndim for leaf in tree.leaves(model.initial_state())]
-    except NotImplementedError:
-        return [1 for _ in tree.leaves(x0)]
-
-
 def state(model: Model, x0: Any) -> list[int]:
-    """Compare x0 with the model's own initial state; returns `events`."""
+    """Compare x0 with the model's own initial state; returns how many axes behind the batch each leaf has."""
     if not all(isinstance(leaf, Tensor) for leaf in tree.leaves(x0)):
         kinds = sorted({type(leaf).__name__ for leaf in tree.leaves(x0) if not isinstance(leaf, Tensor)})
         raise TypeError(
             f"x0 must be a Tensor or a NamedTuple of Tensors, got {', '.join(kinds)}: convert it with torch.as_tensor."
         )
-    count = events(model, x0)
     try:
         like = model.initial_state()
     except NotImplementedError:
-        return count
+        return [1 for _ in tree.leaves(x0)]
     expected, given = dict(tree.named(like)), dict(tree.named(x0))
     if expected.keys() != given.keys():
         raise TypeError(
@@ -276,7 +267,7 @@ def state(model: Model, x0: Any) -> list[int]:
         raise ValueError(
             f"The parts of x0 have different batch shapes {sorted(batches)}: give all parts the same leading axes."
         )
-    return count
+    return [leaf.ndim for leaf in tree.leaves(like)]
 
 
 def start(model: Model, driven: torch.Size, x0: Any, who: str = "the drive") -> tuple[State, torch.Size]:

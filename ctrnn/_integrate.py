@@ -272,7 +272,8 @@ def _trajectory(run: Run, laid: Laid, saves: Saves) -> Trajectory:
     """Read the saved states out, and look for failures."""
     plan, (xs, reached) = laid.plan, saves
     ys, stats = run.model.readout(xs), laid.stats
-    if not all(check.finite(leaf) for leaf in tree.leaves(xs)):
+    # A run that is made already knows of itself.
+    if laid.saves is None and not all(check.finite(leaf) for leaf in tree.leaves(xs)):
         broken = _broken(xs, len(run.batch), reached).reshape(-1)
         status = torch.where((stats.status == 0) & broken, int(Status.NON_FINITE_STATE), stats.status)
         stats = stats._replace(status=status)

@@ -100,6 +100,7 @@ struct Traveller {
     bool ends = false;
     double total = 0, slack = 0;       // how long its timeline is, and what of a time is rounding
     int64_t saved = 0;                 // how many of its saves are done
+    bool broken = false;               // one of them is not finite
     int64_t accepted = 0, rejected = 0, evaluations = 0;
 };
 
@@ -309,10 +310,15 @@ class Search {
             norm.add(error, a > b ? a : b);
             bad += after * T(0);
         });
-        bool finite = true;
-        for (int l = 0; l < V::width; l++) finite = finite && bad[l] == T(0);
         const double wrong = norm.of(n_);
-        return finite && std::isfinite(wrong) ? wrong : std::numeric_limits<double>::infinity();
+        return is_zero(bad) && std::isfinite(wrong) ? wrong : std::numeric_limits<double>::infinity();
+    }
+
+    // What a sum of zero times numbers is if they are all finite.
+    static bool is_zero(typename V::type sum) {
+        bool zero = true;
+        for (int l = 0; l < V::width; l++) zero = zero && sum[l] == T(0);
+        return zero;
     }
 
     // Accept or reject the step of a slot; true if its row is through or cannot go on.
@@ -368,14 +374,20 @@ class Search {
                 continue;
             }
             const double theta = (time - t) / who.tried;
-            between(slot, x_.row(slot), method_.between(theta), n_, into(next_save(who, number, theta), n_));
+            auto bad = V::broadcast(T(0));
+            const auto put = into(next_save(who, number, theta), n_);
+            between(slot, x_.row(slot), method_.between(theta), n_, [&](int64_t u, typename V::type state) {
+                put(u, state);
+                bad += state * T(0);
+            });
+            who.broken = who.broken || !is_zero(bad);
         }
     }
 
     // A finished row keeps its last state; a failed one, which gave up at t, has none from there on.
     bool leave(Traveller& who, const T* x, double t, double wrong) {
         if (who.step.interval >= run_.count[who.row]) {
-            finish(who, REACHED, x, who.accepted - 1);
+            finish(who, who.broken ? NON_FINITE_STATE : REACHED, x, who.accepted - 1);
             return true;
         }
         const double tiny = std::max(run_.dt_min, static_cast<double>(std::numeric_limits<T>::min()));
