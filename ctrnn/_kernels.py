@@ -59,35 +59,26 @@ def _speaks_for(model: Relaxation) -> bool:
 
 def _fits(network: RateNetwork | GatedNetwork, x: State) -> bool:
     """Whether everything has the shape, the dtype and the place that kernels read without asking."""
-    n, parts = tree.leaves(x)[0].shape[-1], tree.leaves(x)
+    parts = tree.leaves(x)
+    first, n = parts[0], parts[0].shape[-1]
     if isinstance(network, RateNetwork):
         rows, biases, scalars = n, (network.b, network.theta), [network.tau, network.gain]
-        known = isinstance(x, Tensor) and {network.pre, network.post} <= CODES.keys()
+        known = isinstance(x, Tensor) and network.pre in CODES and network.post in CODES
     else:
         rows = BLOCKS.get(network.kind, 0) * n
         biases, scalars = (network.b_rec, network.b_in), [*tree.leaves(network.tau)]
         known = rows > 0 and len(parts) == len(scalars) == (2 if network.kind == "lstm" else 1)
-    shapes: list[Any] = [
-        (network.W_rec, [(rows, n)]),
-        *[(b, [(rows,)]) for b in biases],
-        *[(s, [(), (n,)]) for s in scalars],
-    ]
+    shapes: list[Any] = [(network.W_rec, ((rows, n),))]
+    shapes += [(b, ((rows,),)) for b in biases] + [(s, ((), (n,))) for s in scalars]
     if network.W_in is not None:
-        shapes.append((network.W_in, [(rows, network.W_in.shape[-1])]))
+        shapes.append((network.W_in, ((rows, network.W_in.shape[-1]),)))
     return (
         known
-        and all(part.shape == parts[0].shape for part in parts)
-        and all(value is None or (_readable(value, x) and value.shape in allowed) for value, allowed in shapes)
-        and all(_readable(part, x) for part in parts)
+        and first.dtype in DTYPES
+        and all(_readable(part, first) and part.shape == first.shape for part in parts)
+        and all(value is None or (_readable(value, first) and value.shape in allowed) for value, allowed in shapes)
     )
 
 
-def _readable(value: Any, x: State) -> bool:
-    dtype = tree.leaves(x)[0].dtype
-    return (
-        isinstance(value, Tensor)
-        and value.dtype == dtype
-        and dtype in DTYPES
-        and value.device.type == "cpu"
-        and value.layout == torch.strided
-    )
+def _readable(value: Any, like: Tensor) -> bool:
+    return isinstance(value, Tensor) and value.dtype == like.dtype and value.is_cpu and value.layout == torch.strided
