@@ -6,8 +6,7 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import ctrnn
-from ctrnn import At, Every, Fixed, Held, Last, Linear, Recompute, integrate
-from ctrnn import _compiled
+from ctrnn import At, Every, Fixed, Held, Last, Linear, Recompute, _compiled, integrate
 from ctrnn import _tree as tree
 from ctrnn.lowered import GatedNetwork
 from ctrnn.models import CTRNN, GRU, LSTM, LSTMState, Stack
@@ -270,7 +269,7 @@ def test_a_row_has_the_same_bits_in_any_company_and_on_any_number_of_threads(n, 
 
 def test_a_long_run_of_a_stack_of_which_little_is_kept_goes_in_parts(runs, monkeypatch):
     monkeypatch.setattr(_compiled, "BUDGET", 10_000)
-    model, us = Stack([LSTM(3, 7), LSTM(7, 7)]).double(), samples(1500, 5, 3)
+    model, us = Stack([LSTM(7, 3, 7), LSTM(7, 7)]).double(), samples(1500, 5, 3)
     with torch.no_grad():
         kept = integrate(model, us, dt=1.0, save=Every(500)).xs
         assert len(runs) > 2
