@@ -251,6 +251,16 @@ def test_methods_ask_for_the_models_own_forward_and_pull():
     torch.testing.assert_close(run(own), run(Counting(1.4)))
 
 
+def test_a_method_of_ones_own_may_ask_for_slopes():
+    class Forward(ctrnn.RK4):
+        def step(self, model, t, dt, x, u, prepared=None):
+            return x + dt * model(t, x, u)
+
+    us = torch.ones(3, 1)
+    runs = [integrate(Counting(0.7), us, dt=0.1, solver=solver).xs for solver in (Forward(), ctrnn.Euler())]
+    torch.testing.assert_close(*runs)
+
+
 @pytest.mark.parametrize("solver", EMBEDDED, ids=str)
 @pytest.mark.parametrize("steps", [Fixed(0.01), Adaptive(1e-7, 1e-7)], ids=["fixed", "adaptive"])
 def test_each_row_of_a_matrix_may_have_its_own_tau(solver, steps):

@@ -40,6 +40,9 @@ class Flow(NamedTuple):
     pull: Field
     tau: Any
 
+    def __call__(self, t: Tensor, x: State, u: Tensor) -> State:
+        return self.slope(self.pull(t, x, u))
+
     def slope(self, pull: State) -> State:
         """dx/dt."""
         return pull if self.tau is None else tree.map(torch.div, pull, tree.spread(self.tau, pull))
