@@ -124,8 +124,10 @@ class _Search:
 
     def where(self, keep: Numbers, a: State, b: State) -> State:
         """The rows of a where to keep them, of b elsewhere."""
-        if keep.all() or not keep.any():
-            return a if keep.all() else b
+        if keep.all():
+            return a
+        if not keep.any():
+            return b
         mask = self.tensor(keep)
         return tree.map(lambda p, q: torch.where(mask.reshape(-1, *[1] * (p.ndim - 1)), p, q), a, b)
 
