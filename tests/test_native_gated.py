@@ -290,7 +290,7 @@ def test_what_is_not_a_number_stays_with_its_row():
 @pytest.mark.parametrize("kind", [Held, Linear, Cubic], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("solver", [Euler(), RK4()], ids=str)
 @pytest.mark.parametrize("batch", [(), (50,)], ids=str)
-@pytest.mark.parametrize("n_in", [1, 33])
+@pytest.mark.parametrize("n_in", [0, 1, 33])
 def test_a_drive_is_projected_in_pieces_of_any_size(n_in, batch, solver, kind):
     model = GRU(7, n_in, tau=torch.linspace(1, 2, 7), learn_tau=True, generator=torch.Generator()).double()
     for us in (samples(101, *batch, n_in), samples(101, n_in, seed=4)):

@@ -362,7 +362,7 @@ def test_a_tensor_without_memory_is_named(runs):
 @pytest.mark.parametrize("solver", [Euler(), RK4()], ids=str)
 @pytest.mark.parametrize("kind", [Held, Linear, Cubic], ids=lambda kind: kind.__name__)
 @pytest.mark.parametrize("batch", [(), (5,), (50,)], ids=str)
-@pytest.mark.parametrize("n_in", [1, 17, 33])
+@pytest.mark.parametrize("n_in", [0, 1, 17, 33])
 def test_a_drive_is_projected_in_pieces_of_any_size(n_in, batch, kind, solver, runs):
     # More intervals than a piece holds, more rows than a block, more inputs than units, steps within an interval.
     generator = torch.Generator().manual_seed(3)

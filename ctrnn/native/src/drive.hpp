@@ -16,22 +16,22 @@ class Drive {
     using V = Vec<T>;
 
 public:
-    // The rows of the batch are those listed in `order`, or without it `first` and those after it. W_in (inputs, width)
-    // has no columns where u is what arrives at each unit. `room` is for as many numbers as `size` says.
-    Drive(const Run& run, const Matrix<T>& W_in, const int64_t* order, int64_t first, int64_t rows, T* room)
+    // The rows of the batch are those listed in `order`, or without it `first` and those after it. W_in (inputs, width) is
+    // empty where there are no inputs, or as many as columns, which arrive as they are. `room` holds `size` numbers.
+    Drive(const Run& run, const Matrix<T>& W_in, const int64_t* order, int64_t first, int64_t rows, int64_t width, T* room)
         : run(run),
           W_in(W_in),
           order(order),
           first(first),
           rows(run.drive_row ? rows : 1),
-          width(W_in.n ? W_in.n : run.inputs),
+          width(width),
           length(padded<T>(width)),
           ahead(std::clamp(DRIVE_ROWS / this->rows, int64_t{1}, last() + 1)),
           projected(room),
           gathered(room + run.coefficients * ahead * this->rows * length) {}
 
     static int64_t size(const Run& run, int64_t rows, int64_t width) {
-        return std::max(rows, DRIVE_ROWS) * (run.coefficients * padded<T>(std::max(width, run.inputs)) + run.inputs);
+        return std::max(rows, DRIVE_ROWS) * (run.coefficients * padded<T>(width) + run.inputs);
     }
 
     // A row of v's coefficient in the interval of a step, in whole vectors.
@@ -75,17 +75,17 @@ private:
             T* to = projected + power * ahead * rows * length;
             for (int64_t i = 0; i < count; ++i)
                 start(power, input_of(begin + i / rows, i % rows) + power * run.drive_coefficient, i, to + i * length);
-            if (W_in.n) accumulate(gathered, run.inputs, count, W_in, to, length);
+            if (W_in.k) accumulate(gathered, run.inputs, count, W_in, to, length);
         }
     }
 
     // b in the lowest power, to which a product is added, or u itself.
     void start(int64_t power, const T* u, int64_t place, T* to) {
         const T* b = power ? nullptr : static_cast<const T*>(run.b_in);
-        if (W_in.n) std::copy_n(u, run.inputs, gathered + place * run.inputs);
+        if (W_in.k) std::copy_n(u, run.inputs, gathered + place * run.inputs);
         for (int64_t i = 0; i < width; i += V::width) {
             auto v = b ? V::load(b + i, width - i) : typename V::type{};
-            if (!W_in.n) v += V::load(u + i, width - i);
+            if (!W_in.k && run.inputs) v += V::load(u + i, width - i);
             V::store(to + i, v);
         }
     }

@@ -75,7 +75,7 @@ struct GatedForward : GRUBlock<T> {
         : Block(run, first, last),
           W(W),
           room{scratch},
-          driven(run, W_in, nullptr, first, rows, room.take(Drive<T, ctrnn_gated_run>::size(run, rows, 3 * n))) {
+          driven(run, W_in, nullptr, first, rows, 3 * n, room.take(Drive<T, ctrnn_gated_run>::size(run, rows, 3 * n))) {
         x = room.take(rows * line), sum = room.take(rows * long_line);
         v = room.take(run.coefficients > 1 ? rows * long_line : 0);
         y = room.take(lerps ? 0 : rows * line), k = room.take(lerps ? 0 : stages * rows * line);

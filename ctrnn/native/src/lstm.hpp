@@ -53,7 +53,7 @@ struct LSTMForward : LSTMBlock<T> {
         : Block(run, first, last),
           W(W),
           room{scratch},
-          driven(run, W_in, nullptr, first, rows, room.take(Drive<T, ctrnn_lstm_run>::size(run, rows, 4 * n))) {
+          driven(run, W_in, nullptr, first, rows, 4 * n, room.take(Drive<T, ctrnn_lstm_run>::size(run, rows, 4 * n))) {
         h = room.take(rows * line), c = room.take(rows * line), sum = room.take(rows * long_line);
     }
 

@@ -62,7 +62,7 @@ void blocks(const ctrnn_rate_run& run, int64_t threads, const Weights<T>& weight
             const int64_t begin = block * rows / count, end = (block + 1) * rows / count;
             const int64_t* own = order.data() + first + begin;
             T* mine = memory.data() + thread * room;
-            Drive<T, ctrnn_rate_run> v(run, weights.W_in, own, 0, end - begin, mine + planes * plane);
+            Drive<T, ctrnn_rate_run> v(run, weights.W_in, own, 0, end - begin, run.n, mine + planes * plane);
             work(RateBlock<T>{run, weights.W, v, own, end - begin}, thread, mine);
         }
     });
