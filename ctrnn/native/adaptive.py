@@ -17,7 +17,7 @@ from torch.func import debug_unwrap
 
 from ctrnn.lowered import Nonlinearity, RateNetwork
 from ctrnn.native._adaptive_twin import run_again
-from ctrnn.native._pair import Maybe, OfRuns, second
+from ctrnn.native._pair import Maybe, OfRuns, Pullback, second
 from ctrnn.native.abi import address
 from ctrnn.native.abi_adaptive import AdaptiveGradient, AdaptiveRun, AdaptiveSteps, Report
 from ctrnn.native.library import call
@@ -146,10 +146,10 @@ class _Adaptive(OfRuns):
         )
 
 
-class _Pullback(OfRuns):
+class _Pullback(Pullback):
     """(gradient of the saves, inputs, what was found) -> gradients of the inputs wanted."""
 
-    settings = 2
+    outputs = 1
 
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], grad_xs: Tensor, *tensors: Maybe) -> tuple[Maybe, ...]:
@@ -173,18 +173,11 @@ class _Pullback(OfRuns):
             drive = drive.sum(2, keepdim=True)
         return x0, drive, *rest
 
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Maybe, ...]) -> None:
-        del output
-        ctx.plan, ctx.wanted, *tensors = inputs
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-
-    @staticmethod
-    def backward(ctx: Any, *twice: Maybe) -> tuple[Maybe, ...]:
+    @classmethod
+    def backward(cls, ctx: Any, *twice: Maybe) -> tuple[Maybe, ...]:
         plan, (holder, fraction, *made) = ctx.plan, ctx.saved_tensors[7:]
         again = lambda *inputs: (run_again(plan, Inputs(*inputs), Steps(*made[:4]), holder, fraction),)
-        return None, None, *second(again, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, 1)
+        return None, None, *second(again, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, cls.outputs)
 
 
 def _contiguous(tensors: Any) -> Inputs:
