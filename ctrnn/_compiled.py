@@ -22,7 +22,7 @@ from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
 from ctrnn.solvers.relaxation import Euler
-from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, RungeKutta, Tableau
+from ctrnn.solvers.runge_kutta import RungeKutta, Tableau, follows_tableau
 from ctrnn.steps import AT_ITS_END, Grid
 
 REPORTS = 32  # of a run's progress: a kernel that has begun says nothing until its end
@@ -60,15 +60,7 @@ def compiled(
 
 
 def _covered(solver: Solver, grid: Grid) -> bool:
-    return (type(solver) in LERPS or _is_plain(solver)) and grid.steps > 0 and grid.regular
-
-
-def _is_plain(solver: Solver) -> bool:
-    """Whether a solver is what its tableau says, with no method of its own."""
-    if not isinstance(solver, RungeKutta):
-        return False
-    given = [(getattr(type(solver), name), name) for name in ("step", "slopes", "prepare")]
-    return all(own in (getattr(RungeKutta, name), getattr(EmbeddedRungeKutta, name)) for own, name in given)
+    return (type(solver) in LERPS or follows_tableau(solver)) and grid.steps > 0 and grid.regular
 
 
 def _parts(layers: list[Layer], grid: Grid, x: State, coefficients: Sequence[Tensor]) -> int:

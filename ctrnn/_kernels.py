@@ -16,7 +16,7 @@ from ctrnn.solvers.relaxation import Euler, ExponentialEuler, Iterate
 
 LERPS = (Iterate, Euler, ExponentialEuler)
 BLOCKS = {"gru": 3, "lstm": 4}  # of rows of a gated network's weights
-EQUATION = ("target", "forward", "pull", "activity")  # a model may write its own in any of them
+EQUATION = ("target", "forward", "activity")  # a model may write its own in any of them
 
 
 class Layer(NamedTuple):

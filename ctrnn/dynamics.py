@@ -110,7 +110,7 @@ class Relaxation(Model):
         """The target as plain Tensors for compiled kernels, equal to `target` to rounding; None where there is none.
 
         It is not asked where something nearer to the model, a subclass, a mixin or the instance, has a `target`,
-        `forward`, `velocity` or `activity` of its own.
+        `forward` or `activity` of its own.
         """
         return None
 
@@ -125,14 +125,8 @@ class Relaxation(Model):
 
     def forward(self, t: Tensor, x: State, u: Tensor) -> State:
         """dx/dt = (F - x) / tau."""
-        pull = self.pull(t, x, u)
-        return tree.map(torch.div, pull, tree.spread(self.tau, pull))
-
-    def pull(self, t: Tensor, x: State, u: Tensor) -> State:
-        """F - x, which is tau dx/dt: what methods ask for that move a state by dt / tau of it."""
-        target = self.target(t, x, u, 0)
-        tree.same_form(x, target, "target")
-        return tree.map(torch.sub, target, x)
+        way = pull(self, t, x, u)
+        return tree.map(torch.div, way, tree.spread(self.tau, way))
 
     @property
     def clock(self) -> Any:
@@ -236,6 +230,13 @@ class Relaxation(Model):
             if moved.dtype != buffer.dtype:
                 self._buffers[name] = buffer.to(moved.device)
         return self
+
+
+def pull(model: Relaxation, t: Tensor, x: State, u: Tensor) -> State:
+    """F - x, which is tau dx/dt."""
+    target = model.target(t, x, u, 0)
+    tree.same_form(x, target, "target")
+    return tree.map(torch.sub, target, x)
 
 
 def _time_constant(tau0: Tensor, log_ratio: Tensor) -> Tensor:

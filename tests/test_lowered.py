@@ -81,8 +81,8 @@ def test_a_subclass_with_an_equation_of_its_own_is_not_lowered_by_its_parents():
         pass
 
     class Faster(CTRNN):
-        def pull(self, t, x, u):
-            return 2 * super().pull(t, x, u)
+        def forward(self, t, x, u):
+            return 2 * super().forward(t, x, u)
 
     class Shown(BeerCTRNN):
         def activity(self, x):

@@ -234,11 +234,7 @@ def test_rodas_says_what_is_wrong_with_a_model_that_has_no_forward_derivative():
         integrate(Closed(), None, torch.ones(2), t_span=(0.0, 1.0), solver=ctrnn.Rodas4(), steps=Fixed(0.1))
 
 
-def test_methods_ask_for_the_models_own_forward_and_pull():
-    class Faster(Counting):
-        def pull(self, t, x, u):
-            return 2 * super().pull(t, x, u)
-
+def test_methods_ask_for_the_models_own_forward():
     class Halved(Counting):
         def forward(self, t, x, u):
             return 0.5 * super().forward(t, x, u)
@@ -246,7 +242,6 @@ def test_methods_ask_for_the_models_own_forward_and_pull():
     own = Counting(0.7)
     own.forward = lambda t, x, u: 0.5 * Counting.forward(own, t, x, u)
     run = lambda model: integrate(model, torch.ones(3, 1), dt=0.1, solver=ctrnn.RK4()).xs
-    torch.testing.assert_close(run(Faster(0.7)), run(Counting(0.35)))
     torch.testing.assert_close(run(Halved(0.7)), run(Counting(1.4)))
     torch.testing.assert_close(run(own), run(Counting(1.4)))
 
@@ -464,3 +459,80 @@ def test_a_function_of_time_drives_every_stage_at_its_own_time():
         steps = Adaptive(1e-6, 1e-6) if solver.own_steps or solver.error_order else Fixed(0.05)
         x = integrate(model, u, torch.zeros(1), t_span=(0.0, 2.0), solver=solver, steps=steps, save=Last()).xs
         assert float(x) == pytest.approx(math.sin(2.0), abs=1e-5)
+
+
+def test_a_method_derived_from_another_sees_the_model_and_not_what_is_read_of_it():
+    class Lerp(ctrnn.RK4):
+        def step(self, model, t, dt, x, u, prepared=None):
+            assert isinstance(model, ctrnn.Relaxation)
+            return torch.lerp(x, model.target(t, x, u), float(dt) / model.tau)
+
+    class Watched(ctrnn.Tsit5):
+        def attempt(self, model, t, dt, x, u, first=None):
+            assert isinstance(model, ctrnn.Relaxation)
+            return super().attempt(model, t, dt, x, u, first)
+
+    us = torch.ones(3, 1)
+    runs = [integrate(Counting(0.7), us, dt=0.1, solver=solver).xs for solver in (Lerp(), ctrnn.Euler())]
+    torch.testing.assert_close(*runs)
+    runs = [
+        integrate(Counting(0.7), ctrnn.Held(us, 0.1), steps=Adaptive(), solver=solver).xs
+        for solver in (Watched(), ctrnn.Tsit5())
+    ]
+    assert torch.equal(*runs)
+
+
+class Decay(ctrnn.Relaxation):
+    """tau dx/dt = -x, with tau in float32."""
+
+    n_in = 0
+
+    def __init__(self, tau=1.0):
+        super().__init__()
+        self.tau = tau
+
+    def target(self, t, x, u, alpha=0):
+        return torch.sin(t) * torch.zeros_like(x)
+
+
+METHOD_AND_STEPS = [(ctrnn.RK4(), Fixed(0.01)), (ctrnn.Tsit5(), Fixed(0.01)), (ctrnn.Dopri5(), Adaptive(1e-11, 1e-12))]
+
+
+@pytest.mark.parametrize(("solver", "steps"), METHOD_AND_STEPS, ids=str)
+def test_a_state_keeps_its_precision_beside_a_tau_of_less(solver, steps):
+    x0 = torch.ones(2, 1, dtype=torch.float64)
+    end = integrate(Decay(0.7).float(), None, x0, t_span=(0.0, 1.0), solver=solver, steps=steps, save=ctrnn.Last()).xs[
+        -1
+    ]
+    torch.testing.assert_close(
+        end, torch.full_like(x0, math.exp(-1 / Decay(0.7).float().tau.item())), rtol=5e-9, atol=0
+    )
+
+
+def test_a_state_keeps_its_dtype_where_the_model_looks_at_the_time():
+    run = integrate(
+        Decay().float(),
+        None,
+        torch.ones(2, 1, dtype=torch.float32),
+        t_span=(0.0, 1.0),
+        solver=ctrnn.Tsit5(),
+        steps=Adaptive(),
+    )
+    assert run.xs.dtype == torch.float32
+
+
+def test_a_pair_with_an_error_or_strides_of_its_own_is_asked_for_them():
+    class Strict(ctrnn.Tsit5):
+        def error(self, attempt):
+            return 1e4 * super().error(attempt)
+
+    class Short(ctrnn.RK4):
+        def strides(self, h):
+            return super().strides(0.5 * h)
+
+    model = ctrnn.CTRNN(5, 3)
+    us, how = torch.randn(6, 2, 3, generator=torch.Generator().manual_seed(0)), {"steps": Adaptive(1e-4, 1e-4)}
+    steps = [integrate(model, ctrnn.Held(us, 0.5), solver=s, **how).stats.steps for s in (Strict(), ctrnn.Tsit5())]
+    assert (steps[0] > 2 * steps[1]).all()
+    ends = [integrate(model, us, dt=0.5, solver=solver).xs for solver in (Short(), ctrnn.RK4())]
+    assert not torch.allclose(*ends, rtol=1e-2)

@@ -22,7 +22,7 @@ from ctrnn.native.abi import address
 from ctrnn.native.abi_adaptive import AdaptiveGradient, AdaptiveRun, AdaptiveSteps, Report
 from ctrnn.native.library import call
 from ctrnn.native.rate import CODES
-from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta
+from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta, follows_tableau
 from ctrnn.steps import Adaptive, Timeline
 
 STAGES = 7  # of a method that the kernel has room for
@@ -78,15 +78,11 @@ class Plan:
 
 
 NOTHING, STEPS, STEPS_AND_STATES = range(3)  # what a run keeps besides its saves; a gradient needs the last
-OWN = ("prepare", "slopes", "step", "attempt", "interpolate")  # methods of a solver whose work the kernel does
 
 
 def covers(solver: Any) -> bool:
     """Whether the kernel makes a solver's steps: those of Runge-Kutta pairs that end in a slope and interpolate."""
-    kind = type(solver)
-    if not isinstance(solver, EmbeddedRungeKutta) or solver.error_order is None:
-        return False
-    if any(getattr(kind, name) is not getattr(EmbeddedRungeKutta, name) for name in OWN):
+    if not isinstance(solver, EmbeddedRungeKutta) or solver.error_order is None or not follows_tableau(solver):
         return False
     return solver.tableau.ends_in_slope and solver.tableau.dense is not None and len(solver.tableau.b) <= STAGES
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from ctrnn import _tree as tree
 from ctrnn._model_files import class_name
 from ctrnn._types import Input, Scalar, State
-from ctrnn.dynamics import Model, Relaxation
+from ctrnn.dynamics import Model, Relaxation, pull
 from ctrnn.solvers.clock import swept, ticks
 from ctrnn.steps import Adaptive
 
@@ -47,6 +48,15 @@ class Flow(NamedTuple):
         """dx/dt."""
         return pull if self.tau is None else tree.map(torch.div, pull, tree.spread(self.tau, pull))
 
+    def fits(self, x: State) -> bool:
+        """Whether tau has the dtype of x."""
+        if self.tau is None:
+            return True
+        if isinstance(x, Tensor):
+            return self.tau.dtype == x.dtype
+        parts = zip(tree.leaves(tree.spread(self.tau, x)), tree.leaves(x), strict=True)
+        return all(tau.dtype == leaf.dtype for tau, leaf in parts)
+
     def reach(self, dt: Scalar, x: State) -> Any:
         """dt / tau for each part of x: a step moves it by this times a mean of its pulls."""
         return tree.map(_reach, x, tree.spread(dt, x), tree.spread(self.tau, x))
@@ -54,7 +64,10 @@ class Flow(NamedTuple):
 
 def _reach(x: Tensor, dt: Scalar, tau: Tensor | None) -> Scalar:
     dt = tree.per_leaf(dt, x)
-    return dt if tau is None else ratio(dt, tau)
+    if tau is None:
+        return dt
+    wide = torch.promote_types(tau.dtype, x.dtype)
+    return ratio(dt, tau.to(wide.to_real() if wide.is_complex else wide))
 
 
 def flow(model: Any) -> Flow:
@@ -64,7 +77,7 @@ def flow(model: Any) -> Flow:
     own = not isinstance(model, Relaxation) or type(model).forward is not Relaxation.forward or "forward" in vars(model)
     if own or model._forward_hooks or model._forward_pre_hooks:  # hooks want to see every call
         return Flow(lambda t, x, u: _slope(model, t, x, u), None)
-    return Flow(model.pull, model.tau)
+    return Flow(partial(pull, model), model.tau)
 
 
 def _slope(model: Model, t: Tensor, x: State, u: Tensor) -> State:

@@ -15,6 +15,8 @@ from ctrnn._types import Input, Scalar, State
 from ctrnn.dynamics import Model
 from ctrnn.solvers.base import Attempt, EmbeddedSolver, Flow, Solver, flow, ratio, value
 
+METHODS = ("read", "prepare", "strides", "slopes", "step", "attempt", "error", "interpolate")
+
 
 class Sum(NamedTuple):
     """sum_j w_j k_j as first * (k_start + sum_j ratio_j k_j): the first weight that is not zero multiplies them all."""
@@ -120,7 +122,7 @@ class RungeKutta(Solver):
         return len(self.tableau.b) - self.tableau.ends_in_slope
 
     def read(self, model: Model) -> Any:
-        return flow(model)
+        return flow(model) if follows_tableau(self) else model
 
     def prepare(self, model: Model, dt: Scalar) -> Ready:
         f = flow(model)
@@ -150,14 +152,14 @@ class RungeKutta(Solver):
         for i in range(1, count):
             if self.tableau.c[i] != c:
                 c = self.tableau.c[i]
-                now = torch.add(t, dt, alpha=c) if isinstance(dt, Tensor) else t + c * dt
+                now = torch.add(t, dt.to(t.dtype), alpha=c) if isinstance(dt, Tensor) else t + c * dt
             y = moved(x, strides[i - 1], self.tableau.rows[i - 1].over(slopes))
             slopes.append(f.pull(now, y, value(u, c)))
         return slopes, y
 
     def step(self, model: Model, t: Tensor, dt: Scalar, x: State, u: Input, prepared: Any = None) -> State:
         f, strides = self.prepare(model, dt) if prepared is None else prepared
-        strides = self.strides(f.reach(dt, x)) if strides is None else strides
+        strides = self.strides(f.reach(dt, x)) if strides is None or not f.fits(x) else strides
         # A last stage that is only the next step's first has no weight.
         slopes, _ = self.slopes(f, t, dt, strides, x, u, None, self.evaluations)
         return moved(x, strides[-1], self.tableau.end.over(slopes))
@@ -186,7 +188,8 @@ class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
     ) -> State:
         start, h = tree.pick(x, rows), tree.pick(attempt.reach, rows)
         if self.tableau.dense is None:
-            last = flow(model).pull(t + dt, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
+            end_time = t + dt.to(t.dtype) if isinstance(dt, Tensor) else t + dt
+            last = flow(model).pull(end_time, attempt.x, value(u, 1.0)) if attempt.last is None else attempt.last
             first, end, last = (tree.pick(part, rows) for part in (attempt.slopes[0], attempt.x, last))
             return hermite(start, first, end, last, h, theta)
         weights = self.tableau.within(theta).T[..., None]  # (stage, save, 1)
@@ -196,6 +199,14 @@ class EmbeddedRungeKutta(RungeKutta, EmbeddedSolver):
             return torch.addcmul(a, part, (tree.per_leaf(weights, each) * each).sum(0))
 
         return tree.map(leaf, start, h, *attempt.slopes)
+
+
+def follows_tableau(solver: Any) -> bool:
+    """Whether a solver is what its tableau says, with no method of its own."""
+    if not isinstance(solver, RungeKutta):
+        return False
+    given = EmbeddedRungeKutta if isinstance(solver, EmbeddedSolver) else RungeKutta
+    return all(getattr(type(solver), name) is getattr(given, name) for name in METHODS if hasattr(given, name))
 
 
 def hermite(x0: State, slope0: State, x1: State, slope1: State, h: Any, theta: Tensor) -> State:
