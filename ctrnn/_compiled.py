@@ -18,6 +18,7 @@ from ctrnn.lowered import GatedNetwork, RateNetwork
 from ctrnn.native.gated import gated
 from ctrnn.native.library import library
 from ctrnn.native.lstm import lstm
+from ctrnn.native.project import project
 from ctrnn.native.rate import rate
 from ctrnn.native.schedule import Schedule
 from ctrnn.solvers.base import Solver, Step
@@ -169,17 +170,33 @@ def _run(
     parts = [leaf.reshape(-1, leaf.shape[-1]) for leaf in tree.leaves(x)]
     pushed = None if kicks is None else _pushed(layer, lengths, kind, [*islice(kicks, grid.steps)], parts)
     rates = _rates(layer, lengths, parts)
-    us = inputs(layer.network, [c[first:last] for c in coefficients], len(parts[0]))
+    network, us = _driven(layer.network, [c[first:last] for c in coefficients], len(parts[0]), interval is not None)
     kick = None if pushed is None else pushed[0]
-    if isinstance(layer.network, RateNetwork):
-        saves, ends = _alone(rate(layer.network, schedule, parts[0], us, rates[0], kick))
+    if isinstance(network, RateNetwork):
+        saves, ends = _alone(rate(network, schedule, parts[0], us, rates[0], kick))
     elif len(parts) > 1:
-        saves, ends = lstm(layer.network, schedule, parts, us, rates, pushed)
+        saves, ends = lstm(network, schedule, parts, us, rates, pushed)
     else:
-        saves, ends = _alone(gated(layer.network, schedule, parts[0], us, rates[0], kick))
+        saves, ends = _alone(gated(network, schedule, parts[0], us, rates[0], kick))
     shapes = [leaf.shape for leaf in tree.leaves(x)]
     end = tree.unflatten(x, [end.reshape(shape) for end, shape in zip(ends, shapes, strict=True)])
     return end, tree.unflatten(x, [xs.reshape(-1, *shape) for xs, shape in zip(saves, shapes, strict=True)])
+
+
+def _driven(
+    network: RateNetwork | GatedNetwork, coefficients: Sequence[Tensor], rows: int, again: bool
+) -> tuple[Any, Tensor]:
+    """A network and what drives it: W_in u + b itself where it is less work, or less to keep, to have it beforehand.
+
+    So it is where samples share a drive, or steps an interval (`again`), or there are more inputs than units.
+    """
+    us = inputs(network, coefficients, rows)
+    if network.W_in is None or not (us.shape[2] < rows or again or us.shape[-1] > len(network.W_rec)):
+        return network, us
+    if isinstance(network, RateNetwork):
+        return network._replace(W_in=None, b=None), projected(network, us)
+    b_rec = network.b_rec if network.kind == "gru" else None
+    return network._replace(W_in=None, b_in=None, b_rec=b_rec), projected(network, us)
 
 
 def _alone(found: tuple[Tensor, Tensor]) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -236,16 +253,28 @@ def inputs(network: RateNetwork | GatedNetwork, coefficients: Sequence[Tensor], 
     if not coefficients:
         return network.W_rec.new_zeros(1, 1, 1, channels)
     if coefficients[0].shape[-1] != channels:
-        raise ValueError(f"the drive has {coefficients[0].shape[-1]} channels, the network listens to {channels}.")
-    flat = [_rows(coefficient, rows) for coefficient in coefficients]
+        raise ValueError(
+            f"the drive has {coefficients[0].shape[-1]} channels, the network's W_in has {channels}: give samples "
+            f"(time, *batch, {channels}), or a network with that many inputs."
+        )
+    if rows > 1 and all(map(_one_row, coefficients)):
+        coefficients = [coefficient.flatten(1, -2)[:, 0] for coefficient in coefficients]
+        rows = 1
+    flat = [coefficient.reshape(len(coefficient), rows, channels) for coefficient in coefficients]
     return flat[0][None] if len(flat) == 1 else torch.stack(flat)
 
 
-def _rows(coefficient: Tensor, rows: int) -> Tensor:
-    """(interval, row, input) of (interval, *batch, input); one row if all are views of one."""
+def _one_row(coefficient: Tensor) -> bool:
+    """Whether all samples (interval, *batch, input) are views of one, and none has a gradient of its own."""
     batch = range(1, coefficient.ndim - 1)
-    if rows > 1 and all(coefficient.stride(axis) == 0 or coefficient.shape[axis] == 1 for axis in batch):
-        for _ in batch:
-            coefficient = coefficient.select(1, 0)
-        return coefficient[:, None]
-    return coefficient.reshape(len(coefficient), rows, coefficient.shape[-1])
+    same = all(coefficient.stride(axis) == 0 or coefficient.shape[axis] == 1 for axis in batch)
+    return same and not moves(coefficient)
+
+
+def projected(network: RateNetwork | GatedNetwork, us: Tensor) -> Tensor:
+    """W_in u + b (coefficient, interval, #row, unit), where b belongs to the lowest power."""
+    b = network.b if isinstance(network, RateNetwork) else network.bias
+    if network.W_in is None:
+        return us if b is None else torch.cat([us[:1] + b, us[1:]])
+    each = [project(u, network.W_in, None if power else b) for power, u in enumerate(us.unbind(0))]
+    return each[0][None] if len(each) == 1 else torch.stack(each)

@@ -6,14 +6,13 @@ import torch
 from torch import Tensor
 from torch.func import debug_unwrap
 
-from ctrnn._compiled import inputs
+from ctrnn._compiled import inputs, projected
 from ctrnn._derivative import forward_mode, moves
 from ctrnn._kernels import network_of
 from ctrnn._types import State
 from ctrnn.lowered import RateNetwork
 from ctrnn.native.adaptive import NOTHING, STEPS, STEPS_AND_STATES, Outcome, Plan, adaptive, covers
 from ctrnn.native.library import library
-from ctrnn.native.project import project
 from ctrnn.solvers.base import Step
 from ctrnn.solvers.runge_kutta import EmbeddedRungeKutta
 from ctrnn.steps import Adaptive, Timeline
@@ -39,7 +38,7 @@ def compiled(
     assert isinstance(x, Tensor)
     assert isinstance(step.solver, EmbeddedRungeKutta)
     silent = not coefficients and not torch.is_grad_enabled()  # otherwise W_in has a gradient, though it is zero
-    drive = _bias(network) if silent else _projected(network, inputs(network, _used(coefficients, line), len(x)))
+    drive = _bias(network) if silent else projected(network, inputs(network, _used(coefficients, line), len(x)))
     moving = (x, drive, *[value for value in network if isinstance(value, Tensor)])
     keep = STEPS if wanted is None else NOTHING
     if wanted is None:
@@ -73,14 +72,6 @@ def _used(coefficients: tuple[Tensor, ...], line: Timeline) -> list[Tensor]:
     last = torch.where(rows > 0, line.drive[(rows - 1).clamp(min=0)], -1)
     used = (torch.arange(len(coefficients[0]))[:, None] <= last)[..., None]
     return [torch.where(used, coefficient, 0.0) for coefficient in coefficients]
-
-
-def _projected(network: RateNetwork, us: Tensor) -> Tensor:
-    """W_in u + b (power, interval, #row, unit), where b belongs to the lowest power."""
-    if network.W_in is None:
-        return us if network.b is None else torch.cat([us[:1] + network.b, us[1:]])
-    each = [project(u, network.W_in, None if power else network.b) for power, u in enumerate(us.unbind(0))]
-    return each[0][None] if len(each) == 1 else torch.stack(each)
 
 
 def _bias(network: RateNetwork) -> Tensor:

@@ -29,11 +29,18 @@ class GatedNetwork(NamedTuple):
     """
 
     W_rec: Float[Tensor, "gates unit"]
-    W_in: Float[Tensor, "gates input"]
+    W_in: Float[Tensor, "gates input"] | None  # None: u is what arrives at each gate
     b_rec: Float[Tensor, "gates"] | None
     b_in: Float[Tensor, "gates"] | None
     tau: Any  # one, or one for each unit; such a pair for h and c
     kind: Literal["gru", "lstm"]
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What W_in u meets: b_in, and in an LSTM b_rec too, for there both act alike."""
+        if self.kind == "gru" or self.b_rec is None:
+            return self.b_in
+        return self.b_rec if self.b_in is None else self.b_in + self.b_rec
 
 
 class Layers(NamedTuple):

@@ -469,3 +469,10 @@ def test_what_a_report_of_progress_raises_ends_the_run(runs):
     with pytest.raises(Stopped):
         integrate(network(), Held(samples(99, 4, 3), 0.5), steps=STEPS, progress=report)
     assert runs == ["search", "discard"]
+
+
+def test_a_drive_whose_sign_is_a_bit_is_read_with_its_sign(runs):
+    model, us = Hopfield.of(samples(7, 7)), samples(6, 5, 7)
+    read = lambda us: integrate(model, Held(us, 0.3), model.initial_state(5), steps=Adaptive(), solver=Tsit5()).xs
+    assert torch.equal(read(torch._neg_view(us)), read(-us))
+    assert runs

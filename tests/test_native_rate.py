@@ -6,9 +6,10 @@ from torch import nn
 from torch.func import functional_call, grad, vmap
 
 import ctrnn
-from ctrnn import At, Backprop, Every, Fixed, Forward, Held, Last, Linear, Recompute, Truncated, integrate
+from ctrnn import Adaptive, At, Backprop, Every, Fixed, Forward, Held, Last, Linear, Recompute, Truncated, integrate
+from ctrnn import _tree as tree
 from ctrnn.drive import Cubic
-from ctrnn.models import CTRNN, BeerCTRNN, Elman, Hopfield, RateRNN
+from ctrnn.models import CTRNN, GRU, LSTM, BeerCTRNN, Elman, Hopfield, RateRNN
 from ctrnn.models.activations import NAMES, softmax
 from ctrnn.native import rate as native
 from ctrnn.native.library import library
@@ -397,6 +398,36 @@ def test_what_of_a_drive_is_not_asked_for_has_no_gradient(runs):
 def test_a_drive_of_other_channels_is_named(runs):
     model = network()
     model.n_in = None
-    with pytest.raises(ValueError, match="the drive has 2 channels, the network listens to 3"):
+    with pytest.raises(ValueError, match="the drive has 2 channels, the network's W_in has 3"):
         integrate(model, samples(6, 4, 2), samples(4, 7, seed=2), dt=0.3)
     assert not runs
+
+
+@pytest.mark.parametrize("kind", [Held, Linear], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("how", [{"steps": Fixed(0.25)}, {"steps": Fixed(0.5)}, {"steps": Adaptive()}], ids=str)
+@pytest.mark.parametrize("make", [CTRNN, GRU], ids=lambda make: make.__name__)
+def test_samples_that_are_views_of_one_have_gradients_of_their_own(make, how, kind):
+    model = make(4, 3, generator=torch.Generator().manual_seed(0)).double()
+    us = samples(6, 1, 3).expand(6, 2, 3)
+    energy = lambda us: integrate(model, kind(us, 0.5), **how).xs[:, 1].square().sum()
+    mine = grad(energy)(us)
+    assert (mine[:, 0] == 0).all()
+    assert mine[:, 1].abs().sum() > 0
+    torch.testing.assert_close(mine, grad(energy)(us.clone()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("drive", ["shared", "many", "each"])
+@pytest.mark.parametrize("steps", [Fixed(0.3), Fixed(0.1)], ids=str)
+@pytest.mark.parametrize("make", [CTRNN, GRU, LSTM], ids=lambda make: make.__name__)
+def test_a_drive_projected_before_the_run_is_the_same_drive(make, steps, drive):
+    n_in = 40 if drive == "many" else 3
+    model = make(7, n_in, generator=torch.Generator().manual_seed(0)).double()
+    us = samples(6, n_in) if drive == "shared" else samples(6, 5, n_in)
+    results = []
+    for compiled in (True, False):
+        with torch.enable_grad() if compiled else ctrnn.plain():
+            x0 = model.initial_state(5)
+            xs = tree.leaves(integrate(model, Held(us, 0.3), x0, steps=steps).xs)[0]
+        leaves = [model.W_in, model.W_rec, model.b_rec]
+        results.append([xs.detach(), *torch.autograd.grad(xs.sin().sum(), leaves)])
+    assert_same(results)

@@ -5,6 +5,7 @@ from inspect import signature
 from typing import Any, ClassVar, NoReturn
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
@@ -103,6 +104,20 @@ def second(
     seeds = zip([twice[i] for i in where], found, strict=True)
     back = pull(tuple(torch.zeros_like(value) if seed is None else seed for seed, value in seeds))
     return placed([None] * len(tensors), moving, back)
+
+
+def linear(u: Tensor, W: Maybe, b: Maybe) -> Tensor:
+    """W u + b in plain torch, without what is not there."""
+    if W is not None:
+        return F.linear(u, W, b)
+    return u if b is None else u + b
+
+
+def readable(inputs: Any) -> Any:
+    """A NamedTuple of Tensors as a kernel reads them; broadcast rows and intervals of the drive stay as they are."""
+    drive = inputs.drive.resolve_neg()
+    rest = [None if value is None or value is inputs.drive else value.resolve_neg().contiguous() for value in inputs]
+    return type(inputs)(*rest)._replace(drive=drive if drive.stride(-1) == 1 else drive.contiguous())
 
 
 def placed(items: Sequence[Any], where: Sequence[int], new: Sequence[Any]) -> list[Any]:

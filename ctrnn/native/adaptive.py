@@ -17,7 +17,7 @@ from torch.func import debug_unwrap
 
 from ctrnn.lowered import Nonlinearity, RateNetwork
 from ctrnn.native._adaptive_twin import run_again
-from ctrnn.native._pair import Maybe, OfRuns, Pullback, second
+from ctrnn.native._pair import Maybe, OfRuns, Pullback, readable, second
 from ctrnn.native.abi import address
 from ctrnn.native.abi_adaptive import AdaptiveGradient, AdaptiveRun, AdaptiveSteps, Report
 from ctrnn.native.library import call
@@ -108,7 +108,7 @@ class _Adaptive(OfRuns):
 
     @staticmethod
     def forward(plan: Plan, *tensors: Maybe) -> tuple[Maybe, ...]:
-        given = _contiguous(tensors)
+        given = readable(Inputs(*tensors))  # type: ignore[arg-type]
         run, x0, (saves, rows) = _run(plan, given), given.x0, plan.wanted.shape
         xs, failed_at = x0.new_empty(saves, *x0.shape), torch.empty(rows, dtype=torch.float64)
         holder, fraction = torch.empty(saves, rows, dtype=torch.long), torch.empty(saves, rows, dtype=torch.float64)
@@ -150,7 +150,7 @@ class _Pullback(Pullback):
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], grad_xs: Tensor, *tensors: Maybe) -> tuple[Maybe, ...]:
         assert plan.keep == STEPS_AND_STATES
-        given, (holder, fraction, *made) = _contiguous(tensors[:6]), tensors[6:]
+        given, (holder, fraction, *made) = readable(Inputs(*tensors[:6])), tensors[6:]  # type: ignore[arg-type]
         run, grad_xs, (powers, intervals, width, n) = (
             _run(plan, given),
             grad_xs.resolve_neg().contiguous(),
@@ -174,13 +174,6 @@ class _Pullback(Pullback):
         plan, (holder, fraction, *made) = ctx.plan, ctx.saved_tensors[7:]
         again = lambda *inputs: (run_again(plan, Inputs(*inputs), Steps(*made[:4]), holder, fraction),)
         return None, None, *second(again, ctx.wanted, ctx.needs_input_grad[2:], twice, ctx.saved_tensors, cls.outputs)
-
-
-def _contiguous(tensors: Any) -> Inputs:
-    """The inputs as the kernel reads them; rows and intervals of the drive that are expanded may stay so."""
-    given: Any = [None if value is None else value.resolve_neg().contiguous() for value in tensors]
-    x0, drive, W, tau, gain, theta = given
-    return Inputs(x0, tensors[1] if tensors[1].stride(-1) == 1 else drive, W, tau, gain, theta)
 
 
 def _strides(drive: Tensor) -> list[int]:

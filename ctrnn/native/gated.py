@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import OfRuns, Pullback, into_inputs, plain_run
+from ctrnn.native._pair import OfRuns, Pullback, into_inputs, linear, plain_run, readable
 from ctrnn.native.abi import GatedBack, GatedRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -24,7 +24,7 @@ class Inputs(NamedTuple):
 
     x0: Float[Tensor, "row unit"]
     drive: Float[Tensor, "coefficient #interval #row input"]  # u
-    W_in: Float[Tensor, "gates input"]
+    W_in: Float[Tensor, "gates input"] | None  # None: u is W_in u + b_in
     b: Float[Tensor, "gates"] | None  # b_in
     W: Float[Tensor, "gates unit"]
     b_rec: Float[Tensor, "gates"] | None
@@ -65,7 +65,7 @@ class _Gated(OfRuns):
 
     @staticmethod
     def forward(plan: Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        given, schedule = _contiguous(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
+        given, schedule = readable(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
         x0, (rows, n) = given.x0, given.x0.shape
         every = plan.differentiated and schedule.keep is not None
         steps = schedule._replace(keep=None, slots=schedule.steps) if every else schedule
@@ -103,7 +103,7 @@ class _Pullback(Pullback):
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_xs, grad_end, *rest = tensors
         *given, states, gates = rest
-        inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
+        inputs, want = readable(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
         x0, schedule, (rows, n) = inputs.x0, plan.schedule, inputs.x0.shape
         shape = (max(schedule.stages, 1), schedule.steps, rows)
         delta, delta_q = x0.new_empty(*shape, 3 * n), x0.new_empty(*shape, n)
@@ -153,14 +153,6 @@ def _into_weights(
     return found
 
 
-def _contiguous(inputs: Inputs) -> Inputs:
-    """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
-    others = inputs._replace(drive=None)  # type: ignore[arg-type]
-    values: list[Any] = [None if value is None else value.resolve_neg().contiguous() for value in others]
-    return Inputs(*values)._replace(drive=drive)
-
-
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> GatedRun:
     run = GatedRun(threads=plan.threads)
     fixed_steps(run, schedule, inputs.x0, inputs)
@@ -172,7 +164,7 @@ def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The same run in plain torch."""
 
     def target(x: Tensor, u: Tensor) -> Tensor:
-        gates_in, c_in = F.linear(u, inputs.W_in, inputs.b).split((2 * x.shape[-1], x.shape[-1]), -1)
+        gates_in, c_in = linear(u, inputs.W_in, inputs.b).split((2 * x.shape[-1], x.shape[-1]), -1)
         gates_rec, c_rec = F.linear(x, inputs.W, inputs.b_rec).split((2 * x.shape[-1], x.shape[-1]), -1)
         r, z = torch.sigmoid(gates_rec + gates_in).chunk(2, -1)
         c = torch.tanh(c_in + r * c_rec)

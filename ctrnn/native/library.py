@@ -72,7 +72,10 @@ def _found() -> Kernels | str:
     """The kernels, or why there are none."""
     if os.environ.get("CTRNN_NATIVE") == "0":
         return "CTRNN_NATIVE=0"
-    path = Path(os.environ.get("CTRNN_LIBRARY") or Path(__file__).with_name("libctrnn.so"))
+    given = os.environ.get("CTRNN_LIBRARY")
+    path = Path(given or Path(__file__).with_name("libctrnn.so"))
+    if given and not path.exists():
+        return f"CTRNN_LIBRARY={given} does not exist"
     if not path.exists():
         return "not compiled when ctrnn was installed: install a C++ compiler, then ctrnn again"
     try:

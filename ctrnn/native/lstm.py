@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import GatedNetwork
-from ctrnn.native._pair import OfRuns, Pullback, drive_at, into_inputs
+from ctrnn.native._pair import OfRuns, Pullback, drive_at, into_inputs, linear, readable
 from ctrnn.native.abi import LSTMBack, LSTMRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -27,7 +27,7 @@ class Inputs(NamedTuple):
     h0: Float[Tensor, "row unit"]
     c0: Float[Tensor, "row unit"]
     drive: Float[Tensor, "coefficient #interval #row input"]  # u
-    W_in: Float[Tensor, "gates input"]
+    W_in: Float[Tensor, "gates input"] | None  # None: u is W_in u + both biases
     b: Float[Tensor, "gates"] | None  # both biases
     W: Float[Tensor, "gates unit"]
     rates: Float[Tensor, "kind unit"]  # alpha of h and of c
@@ -58,9 +58,7 @@ def lstm(
     `drive` is u, `rates` alpha, and `kicks` are added after each step.
     """
     (h0, c0), (rate, rate_c), (kick, kick_c) = state, rates, kicks or (None, None)
-    biases = [b for b in (network.b_in, network.b_rec) if b is not None]
-    b = sum(biases[1:], start=biases[0]) if biases else None
-    inputs = Inputs(h0, c0, drive, network.W_in, b, network.W_rec, rate, rate_c, kick, kick_c)
+    inputs = Inputs(h0, c0, drive, network.W_in, network.bias, network.W_rec, rate, rate_c, kick, kick_c)
     differentiated = torch.is_grad_enabled() and any(map(moves, inputs))
     hs, cs, h, c, *_ = _LSTM.apply(Plan(schedule, differentiated, torch.get_num_threads()), *inputs)
     return (hs, cs), (h, c)
@@ -71,7 +69,7 @@ class _LSTM(OfRuns):
 
     @staticmethod
     def forward(plan: Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        given, schedule = _contiguous(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
+        given, schedule = readable(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
         rows, n = given.h0.shape
         every = plan.differentiated and schedule.keep is not None
         steps = schedule._replace(keep=None, slots=schedule.steps) if every else schedule
@@ -107,7 +105,7 @@ class _Pullback(Pullback):
     @staticmethod
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         grads, given, (hs, cs, gates) = tensors[:4], tensors[4:14], tensors[14:]
-        inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
+        inputs, want = readable(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
         h0, schedule, (rows, n) = inputs.h0, plan.schedule, inputs.h0.shape
         delta = h0.new_empty(1, schedule.steps, rows, 4 * n)
         one, kinds, steps = (rows, n), (rows, len(inputs.rates), n), (schedule.steps, rows, n)
@@ -143,14 +141,6 @@ def _into_weights(
     return (delta[:rows].T @ h0).addmm_(delta[rows:].T, before)
 
 
-def _contiguous(inputs: Inputs) -> Inputs:
-    """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
-    others = inputs._replace(drive=None)  # type: ignore[arg-type]
-    values: list[Any] = [None if value is None else value.resolve_neg().contiguous() for value in others]
-    return Inputs(*values)._replace(drive=drive)
-
-
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> LSTMRun:
     run = LSTMRun(threads=plan.threads)
     fixed_steps(run, schedule, inputs.h0, inputs)
@@ -161,7 +151,7 @@ def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> LSTMRun:
 def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The same run in plain torch."""
     schedule, state, saved = plan.schedule, (inputs.h0, inputs.c0), []
-    driven = lambda k: F.linear(drive_at(inputs.drive, schedule, k, 0.0), inputs.W_in, inputs.b)
+    driven = lambda k: linear(drive_at(inputs.drive, schedule, k, 0.0), inputs.W_in, inputs.b)
     for k in range(schedule.steps):
         kind = 0 if schedule.kind is None else int(schedule.kind[k])
         i, f, g, o = (F.linear(state[0], inputs.W) + driven(k)).chunk(4, -1)

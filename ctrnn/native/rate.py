@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ctrnn._derivative import moves
 from ctrnn.lowered import Nonlinearity, RateNetwork
-from ctrnn.native._pair import OfRuns, Pullback, into_inputs, plain_run
+from ctrnn.native._pair import OfRuns, Pullback, into_inputs, linear, plain_run, readable
 from ctrnn.native.abi import RateBack, RateRun, address, fixed_steps
 from ctrnn.native.library import call
 from ctrnn.native.schedule import Schedule
@@ -75,7 +75,7 @@ class _Rate(OfRuns):
 
     @staticmethod
     def forward(plan: Plan, *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
-        given, schedule = _contiguous(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
+        given, schedule = readable(Inputs(*tensors)), plan.schedule  # type: ignore[arg-type]
         x0, (rows, n) = given.x0, given.x0.shape
         every = plan.differentiated and schedule.keep is not None
         steps = schedule._replace(keep=None, slots=schedule.steps) if every else schedule
@@ -112,7 +112,7 @@ class _Pullback(Pullback):
     def forward(plan: Plan, wanted: tuple[bool, ...], *tensors: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_xs, grad_end, *rest = tensors
         *given, states, targets = rest
-        inputs, want = _contiguous(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
+        inputs, want = readable(Inputs(*given)), Inputs(*wanted)  # type: ignore[arg-type]
         x0, schedule, (rows, n) = inputs.x0, plan.schedule, inputs.x0.shape
         shape = (max(schedule.stages, 1), schedule.steps, rows, n)
         delta = x0.new_empty(shape) if want.drive else None
@@ -142,15 +142,6 @@ class _Pullback(Pullback):
         return _plain(plan, Inputs(*inputs))  # type: ignore[arg-type]
 
 
-def _contiguous(inputs: Inputs) -> Inputs:
-    """The inputs as the kernel reads them; broadcast rows and intervals of the drive stay as they are."""
-    drive = inputs.drive.resolve_neg() if inputs.drive.stride(-1) == 1 else inputs.drive.resolve_neg().contiguous()
-    rest: Any = [
-        None if value is None or value is inputs.drive else value.resolve_neg().contiguous() for value in inputs
-    ]
-    return Inputs(*rest)._replace(drive=drive)
-
-
 def _run(plan: Plan, schedule: Schedule, inputs: Inputs) -> RateRun:
     run = RateRun(threads=plan.threads, pre=CODES[plan.pre], post=CODES[plan.post])
     fixed_steps(run, schedule, inputs.x0, inputs)
@@ -175,7 +166,6 @@ def _plain(plan: Plan, inputs: Inputs) -> tuple[Tensor, Tensor]:
     def target(x: Tensor, u: Tensor) -> Tensor:
         z = x if inputs.gain is None else inputs.gain * x
         z = z if inputs.theta is None else z + inputs.theta
-        v = u if inputs.W_in is None else F.linear(u, inputs.W_in)
-        return post(F.linear(pre(z), inputs.W, inputs.b) + v)
+        return post(F.linear(pre(z), inputs.W) + linear(u, inputs.W_in, inputs.b))
 
     return plain_run(target, plan.schedule, inputs.x0, inputs.drive, inputs.rates, inputs.kicks)

@@ -11,7 +11,7 @@ void gated_forward(const ctrnn_gated_run& run) {
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, 3 * run.n, true);
     const int64_t each = run.steps * run.batch * run.n;
     in_large_pages<T>(run.xs, run.keep ? 0 : each), in_large_pages<T>(run.gates, 4 * std::max(run.stages, 1) * each);
-    const Matrix<T> W_in(static_cast<const T*>(run.W_in), run.inputs, 3 * run.n, true);
+    const Matrix<T> W_in(static_cast<const T*>(run.W_in), run.W_in ? run.inputs : 0, 3 * run.n, true);
     in_blocks<T>(run, gated_forward_room<T>(run, block_rows(run)), [&](int64_t first, int64_t last, T* scratch) {
         GatedForward<T>(run, W, W_in, first, last, scratch)();
     });

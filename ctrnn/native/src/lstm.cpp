@@ -11,7 +11,7 @@ void lstm_forward(const ctrnn_lstm_run& run) {
     const Matrix<T> W(static_cast<const T*>(run.W), run.n, 4 * run.n, true);
     const int64_t each = run.steps * run.batch * run.n, kept = run.keep ? 0 : each;
     in_large_pages<T>(run.xs, kept), in_large_pages<T>(run.cs, kept), in_large_pages<T>(run.gates, 4 * each);
-    const Matrix<T> W_in(static_cast<const T*>(run.W_in), run.inputs, 4 * run.n, true);
+    const Matrix<T> W_in(static_cast<const T*>(run.W_in), run.W_in ? run.inputs : 0, 4 * run.n, true);
     in_blocks<T>(run, lstm_forward_room<T>(run, block_rows(run)), [&](int64_t first, int64_t last, T* scratch) {
         LSTMForward<T>(run, W, W_in, first, last, scratch)();
     });

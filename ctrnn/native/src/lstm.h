@@ -24,7 +24,7 @@ struct ctrnn_lstm_run {
     const void* drive;       // u (coefficients, intervals, batch, inputs) by its three strides, which may be 0
     int64_t drive_coefficient, drive_interval, drive_row;
     int64_t inputs;
-    const void *W_in, *b_in; // (4 n, inputs): v = W_in u + b_in; b_in may be 0
+    const void *W_in, *b_in; // (4 n, inputs), (4 n): v = W_in u + b_in; without W_in inputs are 4 n or 0
     const int64_t* interval; // (steps), never falling, or 0: step k sees interval k
     const double *begin, *width; // (steps), where there are several coefficients
     const void* x0;          // (batch, n): h
