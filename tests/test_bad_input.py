@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 from functools import partial
 from typing import NamedTuple
@@ -28,6 +29,7 @@ from ctrnn import (
     Tsit5,
     integrate,
 )
+from ctrnn._check import finite
 from ctrnn.dynamics import Model, Relaxation, wrap
 from ctrnn.models import CTRNN, GRU, LSTM, MTRNN, LinearSystem, LSTMState, Stack
 
@@ -538,3 +540,12 @@ def test_a_refused_run_draws_nothing_and_changes_nothing():
     refuse(ValueError, "noise", model=model, dt=0.1, noise=-1.0, generator=generator)
     assert torch.equal(generator.get_state(), before)
     assert all(torch.equal(value, weights[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize("size", [1, 2**15 - 1, 2**15, 2**16 + 3, 2**20])
+def test_one_number_that_is_not_finite_is_found_wherever_it_is(size):
+    x = torch.full((size,), 1e35, dtype=torch.float32)  # they add up to infinity
+    assert finite(x)
+    for place in {0, size // 2, size - 1}:
+        for value in (math.nan, math.inf, -math.inf):
+            assert not finite(x.index_fill(0, torch.tensor([place]), value))
