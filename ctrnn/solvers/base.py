@@ -15,7 +15,7 @@ from ctrnn.dynamics import Model, Relaxation, pull
 from ctrnn.solvers.clock import swept, ticks
 from ctrnn.steps import Adaptive
 
-Field = Callable[[Tensor, State, Tensor], State]  # dx/dt of t, x, u
+Field = Callable[[Tensor, State, Tensor], State]  # dx/dt, or tau dx/dt, of t, x, u
 
 
 def value(u: Input, c: Any) -> Any:
@@ -40,9 +40,6 @@ class Flow(NamedTuple):
 
     pull: Field
     tau: Any
-
-    def __call__(self, t: Tensor, x: State, u: Tensor) -> State:
-        return self.slope(self.pull(t, x, u))
 
     def slope(self, pull: State) -> State:
         """dx/dt."""
